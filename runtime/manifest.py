@@ -1,0 +1,407 @@
+"""The schema of ``manifest.json``: parse, validate, write.
+
+The normative text is ``docs/bundle-format.md``; this module follows it. It is the only module that
+``export`` shares with the runtime, so it knows msgspec and the error tree and nothing else: no graph, no
+backend, no numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from runtime.errors import BundleVersionError, ManifestError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "LAYOUT_REVISION",
+    "MANIFEST_NAME",
+    "MAX_MANIFEST_BYTES",
+    "BoxPrompt",
+    "ChainSettings",
+    "Crop",
+    "EmbeddingTensor",
+    "FileRecord",
+    "GraphFiles",
+    "GraphSet",
+    "Input",
+    "Licence",
+    "LoopSettings",
+    "Manifest",
+    "MaskPrompt",
+    "Metric",
+    "Normalise",
+    "Output",
+    "PointPrompt",
+    "Prompts",
+    "Propagation",
+    "Source",
+    "load_manifest",
+    "parse_manifest",
+    "write_manifest",
+]
+
+FORMAT_VERSION = 1
+"""Version of the container: the folder and the manifest's own layout."""
+LAYOUT_REVISION = 1
+"""Newest revision of the graphs' inputs and outputs that this version understands."""
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_SIDE = 4096
+
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Size = tuple[Side, Side]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Interpolation = Literal["area", "linear", "bilinear", "bilinear_antialias", "bicubic_antialias"]
+StoredDtype = Literal["float32", "float16", "uint8", "int8"]
+
+
+class _Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of every object in the manifest: immutable, unknown keys refused."""
+
+
+class Normalise(_Record):
+    """How resized uint8 pixels become the floats that the encoder reads."""
+
+    kind: Literal["min_max", "mean_std", "scale"]
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+class Crop(_Record):
+    """An extra decoder input cut from the original image at the box, directly or through a third graph."""
+
+    name: TensorName
+    size: Size
+    interpolation: Interpolation
+    normalise: Normalise
+    far_edge: Literal["inclusive", "exclusive"] = "inclusive"
+    graph: TensorName | None = None
+
+
+class Input(_Record):
+    """From an image to the encoder's input tensor."""
+
+    size: Size
+    resize: Literal["longest_side", "stretch"]
+    interpolation: Interpolation
+    normalise: Normalise
+    channels: Literal[1, 3] = 3
+    pad: Literal["bottom_right", "none"] = "none"
+    spectrum: TensorName | None = None
+
+
+class EmbeddingTensor(_Record):
+    """One output of the encoder, read by the decoder under the same name."""
+
+    name: TensorName
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1, max_length=5)]
+    dtype: Literal["float32", "uint8"] = "float32"
+    stored_dtype: StoredDtype = "float32"
+
+
+class BoxPrompt(_Record):
+    """How a box in image pixels becomes the decoder's ``boxes``."""
+
+    use: Literal["required", "optional", "limits_mask"] = "required"
+    rounding: Literal["none", "truncate"] = "none"
+
+
+class PointPrompt(_Record):
+    """Clicks: the decoder's ``points`` and ``point_labels``."""
+
+    requires_box: bool = False
+    derived: Literal["box_quarters"] | None = None
+
+
+class MaskPrompt(_Record):
+    """An earlier mask or a stroke: the decoder's ``masks`` (and ``has_mask``)."""
+
+    kind: Literal["logits", "scribble"]
+    size: Size
+    derived: Literal["box_stroke"] | None = None
+
+
+class Prompts(_Record):
+    """The prompts that the decoder understands; what is null is refused."""
+
+    box: BoxPrompt | None = None
+    points: PointPrompt | None = None
+    mask: MaskPrompt | None = None
+    modality: Literal["required", "optional"] | None = None
+    crops: tuple[Crop, ...] = ()
+    vectors: dict[TensorName, Annotated[int, Meta(ge=1, le=1 << 16)]] = {}
+
+
+class Output(_Record):
+    """From the decoder's logits to masks at the image's size."""
+
+    low_res_size: Size
+    candidates: Annotated[int, Meta(ge=1, le=16)] = 1
+    scores: bool = True
+    activation: Literal["none", "sigmoid"] = "none"
+    upsample: Literal["direct", "via_input"] = "direct"
+    threshold: float = 0.0
+    inclusive: bool = False
+    implicit: bool = False
+
+
+class ChainSettings(_Record):
+    """lite-infer's own propagation: the previous mask prompts the next slice."""
+
+    margin_px: Annotated[float, Meta(ge=0, le=64)] = 2.0
+    mask_prompt: bool = False
+    min_score: Fraction = 0.5
+    min_overlap: Fraction = 0.3
+    max_area_ratio: Annotated[float, Meta(gt=1)] = 3.0
+
+
+class LoopSettings(_Record):
+    """The propagation that the system's authors published."""
+
+    box_from: Literal["resized_label", "mask"]
+    label_dtype: Literal["uint8", "uint16"] = "uint8"
+    margin_px: Annotated[int, Meta(ge=0, le=64)] = 0
+    last_slice: Literal["included", "excluded"] = "included"
+    first_slice: Literal["included", "excluded"] = "included"
+    fallback_down: Literal["rounded", "unrounded"] = "rounded"
+
+
+class Propagation(_Record):
+    """Defaults of 3-D propagation."""
+
+    chain: ChainSettings = ChainSettings()
+    published: LoopSettings | None = None
+
+
+class FileRecord(_Record):
+    """Size and digest of one file of the bundle."""
+
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Meta(ge=0, le=1 << 34)]
+
+
+class GraphFiles(_Record):
+    """One graph in the formats the bundle carries it in; paths relative to the bundle."""
+
+    onnx: str | None = None
+    openvino: str | None = None
+
+
+class GraphSet(_Record):
+    """The graphs of one precision."""
+
+    encoder: GraphFiles
+    decoder: GraphFiles
+    extra: dict[TensorName, GraphFiles] = {}
+
+
+class Licence(_Record):
+    """Under which terms the weights may be used."""
+
+    spdx: str
+    url: str | None = None
+    notice: str | None = None
+
+
+class Source(_Record):
+    """Where the weights come from and what converted them."""
+
+    exporter: str
+    repository: str | None = None
+    revision: str | None = None
+    paper: str | None = None
+    checkpoint_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    opset: int | None = None
+
+
+class Metric(_Record):
+    """One measured figure."""
+
+    name: str
+    value: float
+    dataset: str
+    note: str | None = None
+
+
+class Manifest(_Record, kw_only=True):
+    """Everything the runtime needs to know of a bundle; fields as in ``docs/bundle-format.md``."""
+
+    format_version: int
+    layout_revision: int
+    name: Name
+    version: str
+    family: str
+    title: str
+    licence: Licence
+    source: Source
+    input: Input
+    embedding: Annotated[tuple[EmbeddingTensor, ...], Meta(min_length=1, max_length=16)]
+    prompts: Prompts
+    output: Output
+    graphs: dict[Literal["float", "int8"], GraphSet]
+    weights: Literal["fp32", "fp16"] = "fp32"
+    propagation: Propagation = Propagation()
+    modalities: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    files: dict[str, FileRecord]
+
+
+def _missing(kind: type[Struct], data: Any, where: str) -> list[str]:
+    """Paths of all required fields that ``data`` lacks, so that one message names them all."""
+    if not isinstance(data, dict):
+        return []
+    found: list[str] = []
+    for item in structs.fields(kind):
+        path = f"{where}{item.encode_name}"
+        if item.encode_name not in data:
+            if item.required:
+                found.append(path)
+        elif isinstance(item.type, type) and issubclass(item.type, Struct):
+            found += _missing(item.type, data[item.encode_name], f"{path}.")
+    return found
+
+
+def _check_versions(data: Any) -> None:
+    if not isinstance(data, dict):
+        msg = f"{MANIFEST_NAME} holds a {type(data).__name__}; wanted a JSON object"
+        raise ManifestError(msg)
+    for key, newest in (("format_version", FORMAT_VERSION), ("layout_revision", LAYOUT_REVISION)):
+        value = data.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            msg = f"{MANIFEST_NAME}: {key} is {value!r}; wanted a whole number from 1 to {newest}"
+            raise ManifestError(msg)
+        if value > newest:
+            msg = (
+                f"{MANIFEST_NAME}: {key} {value}, this version reads up to {newest}; "
+                "upgrade lite-infer or convert again"
+            )
+            raise BundleVersionError(msg)
+
+
+_FILE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+
+
+def _normalise_problems(where: str, spec: Normalise) -> list[str]:
+    wants = spec.kind == "mean_std"
+    if wants != (spec.mean is not None and spec.std is not None):
+        return [f"{where}: mean and std belong to kind mean_std, and only there"]
+    if spec.std is not None and min(spec.std) <= 0:
+        return [f"{where}.std: wanted values above 0"]
+    return []
+
+
+def _problems(manifest: Manifest) -> list[str]:
+    """Contradictions that no single field shows."""
+    found = _normalise_problems("input.normalise", manifest.input.normalise)
+    for crop in manifest.prompts.crops:
+        found += _normalise_problems(f"prompts.crops.{crop.name}.normalise", crop.normalise)
+    names = [tensor.name for tensor in manifest.embedding]
+    if len(set(names)) != len(names):
+        found.append(f"embedding: names {names} repeat")
+    if manifest.input.resize == "stretch" and manifest.input.pad != "none":
+        found.append("input.pad: a stretched image fills the input; wanted none")
+    if manifest.input.resize == "longest_side" and manifest.input.pad == "none":
+        found.append("input.pad: the longest-side rule leaves a border; wanted bottom_right")
+    if "float" not in manifest.graphs:
+        found.append("graphs: wanted a float graph set")
+    for path in manifest.files:
+        if not _FILE_PATTERN.match(path) or ".." in path.split("/"):
+            found.append(f"files: {path!r} is not a plain relative path inside the bundle")
+    for label, graph_set in manifest.graphs.items():
+        roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
+        for role, files in roles.items():
+            if files.onnx is None and files.openvino is None:
+                found.append(f"graphs.{label}.{role}: wanted an onnx or an openvino file")
+            for path in (files.onnx, files.openvino):
+                if path is not None and path not in manifest.files:
+                    found.append(f"graphs.{label}.{role}: {path!r} is not listed in files")
+        for crop in manifest.prompts.crops:
+            if crop.graph is not None and crop.graph not in graph_set.extra:
+                found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
+    return found
+
+
+def parse_manifest(text: bytes | str) -> Manifest:
+    """Parse and validate a manifest.
+
+    Parameters
+    ----------
+    text : bytes or str
+        JSON, at most `MAX_MANIFEST_BYTES`.
+
+    Returns
+    -------
+    manifest : Manifest
+        The validated manifest.
+
+    Raises
+    ------
+    BundleVersionError
+        If the bundle was written for a newer version.
+    ManifestError
+        If it is no JSON object, lacks fields (all are named), has a field of a wrong type or value, or
+        contradicts itself.
+    """
+    if len(text) > MAX_MANIFEST_BYTES:
+        msg = f"{MANIFEST_NAME} has {len(text)} bytes; wanted at most {MAX_MANIFEST_BYTES}"
+        raise ManifestError(msg)
+    try:
+        data = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{MANIFEST_NAME} is not valid JSON ({error}); convert or download the bundle again"
+        raise ManifestError(msg) from error
+    _check_versions(data)
+    missing = _missing(Manifest, data, "")
+    if missing:
+        msg = f"{MANIFEST_NAME} lacks {', '.join(missing)}; convert the bundle again"
+        raise ManifestError(msg)
+    try:
+        manifest = msgspec.convert(data, Manifest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        msg = f"{MANIFEST_NAME}: {error}; see docs/bundle-format.md"
+        raise ManifestError(msg) from error
+    return validate(manifest)
+
+
+def validate(manifest: Manifest) -> Manifest:
+    """Return the manifest if it does not contradict itself; ManifestError names every contradiction."""
+    problems = _problems(manifest)
+    if problems:
+        msg = f"{MANIFEST_NAME}: {'; '.join(problems)}"
+        raise ManifestError(msg)
+    return manifest
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and validate ``manifest.json`` of a bundle folder; errors as `parse_manifest`."""
+    path = folder / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); wanted a bundle folder with {MANIFEST_NAME}"
+        raise ManifestError(msg) from error
+    return parse_manifest(text)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Validate a manifest and write it into a bundle folder, atomically; return its path."""
+    text = json.dumps(msgspec.to_builtins(validate(manifest)), indent=2, ensure_ascii=False) + "\n"
+    parse_manifest(text)
+    path = folder / MANIFEST_NAME
+    temporary = path.with_name(f".{MANIFEST_NAME}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
