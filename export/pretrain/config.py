@@ -1,0 +1,71 @@
+"""The numbers of a training run, as frozen values that are read from and written to JSON.
+
+Knows names, defaults and ranges; must not know torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import CheckpointError
+
+__all__ = ["ModelConfig", "TrainConfig", "load_config"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Widths and depths of encoder and decoder."""
+
+    input_size: int = 256
+    widths: tuple[int, ...] = (16, 32, 64, 128, 192)  # stem, strides 4, 8, 16, 32
+    blocks: tuple[int, ...] = (0, 1, 2, 3, 2)
+    embedding: tuple[int, int, int] = (32, 64, 96)  # strides 4, 8, 16
+    candidates: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; ``images`` is its whole length, at whose end the learning rate is zero."""
+
+    seed: int = 1
+    images: int = 60000
+    batch: int = 8  # images a step, all processes together
+    prompts: int = 4  # prompts an image
+    processes: int = 2
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 150
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 2.0
+    ema: float = 0.998
+    score_weight: float = 0.5
+    neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
+    refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
+    checkpoint_seconds: float = 120.0
+    log_steps: int = 50
+    bfloat16: bool = True
+    workers: int = 0  # loader processes a rank; 0 draws the scenes in line
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for JSON and checkpoints."""
+        return asdict(self)
+
+
+def _known(cls: type[ModelConfig] | type[TrainConfig], values: dict[str, Any], where: str) -> dict[str, Any]:
+    unknown = sorted(set(values) - {item.name for item in fields(cls)})
+    if unknown:
+        msg = f"{where}: unknown settings {', '.join(unknown)}; known are {[f.name for f in fields(cls)]}"
+        raise CheckpointError(msg)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def load_config(source: Path | dict[str, Any]) -> TrainConfig:
+    """Read a configuration from a JSON file or from the dictionary a checkpoint carries."""
+    values = json.loads(source.read_text(encoding="utf-8")) if isinstance(source, Path) else dict(source)
+    where = str(source) if isinstance(source, Path) else "configuration"
+    model = ModelConfig(**_known(ModelConfig, values.pop("model", {}), where + ", model"))
+    return TrainConfig(model=model, **_known(TrainConfig, values, where))

@@ -1,0 +1,71 @@
+"""Training examples by number: example ``i`` of a seed is always the same, whoever draws it.
+
+Knows the generator and the arrays a step needs; must not know the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from export.pretrain.degrade import degrade
+from export.pretrain.prompts import Prompt, make_prompt
+from export.pretrain.scenes import make_scene
+from export.pretrain.textures import render
+
+__all__ = ["Example", "Examples", "make_example"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image in the input frame with P prompts; padding is 0 right and bottom."""
+
+    pixels: NDArray[np.uint8]  # (3, S, S)
+    targets: NDArray[np.uint8]  # (P, S, S), 0 or 1
+    boxes: NDArray[np.float32]  # (P, 4)
+    neighbours: NDArray[np.uint8]  # (P, S, S), 0 or 1
+    has_neighbour: NDArray[np.bool_]  # (P,)
+
+
+def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, neighbour_share: float = 0.25
+                 ) -> Example:
+    """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
+    rng = np.random.default_rng([seed, index])
+    drawn: list[Prompt] = []
+    while len(drawn) < prompts:
+        scene = make_scene(rng, size)
+        found = [make_prompt(scene, rng, neighbour_share) for _ in range(prompts)]
+        drawn = [prompt for prompt in found if prompt is not None]
+        if drawn:
+            drawn = (drawn * prompts)[:prompts]
+    image = degrade(render(scene, rng), rng)
+    height, width = image.shape[:2]
+    pixels = np.zeros((3, size, size), np.uint8)
+    pixels[:, :height, :width] = image.transpose(2, 0, 1)
+    masks = np.zeros((2, prompts, size, size), np.uint8)
+    for slot, prompt in enumerate(drawn):
+        masks[0, slot, :height, :width] = prompt.target
+        if prompt.neighbour is not None:
+            masks[1, slot, :height, :width] = prompt.neighbour
+    return Example(pixels, masks[0], np.stack([prompt.box for prompt in drawn]), masks[1],
+                   np.array([prompt.neighbour is not None for prompt in drawn]))
+
+
+class Examples:
+    """The endless sequence of examples of one seed, as a map-style data set for a torch loader."""
+
+    def __init__(self, seed: int, *, size: int, prompts: int, neighbour_share: float) -> None:
+        """Remember the numbers; nothing is drawn yet."""
+        self._seed = seed
+        self._size = size
+        self._prompts = prompts
+        self._neighbour_share = neighbour_share
+
+    def __getitem__(self, index: int) -> Example:
+        """Draw example ``index`` on one thread."""
+        cv2.setNumThreads(1)
+        return make_example(self._seed, index, size=self._size, prompts=self._prompts,
+                            neighbour_share=self._neighbour_share)

@@ -1,0 +1,196 @@
+"""The training loop: one process, two with an all-reduce, or a GPU; survives being killed.
+
+Knows optimiser, schedule, averaging, processes, checkpoints and the learning-curve log. Must not know how scenes or
+prompts are made.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader
+
+from export.pretrain.checkpoint import read_checkpoint, write_checkpoint
+from export.pretrain.config import TrainConfig
+from export.pretrain.dataset import Examples
+from export.pretrain.model import Network
+from export.pretrain.step import Batch, StepResult, collate, training_loss
+
+__all__ = ["CHECKPOINT_NAME", "learning_rate", "train"]
+
+CHECKPOINT_NAME = "checkpoint.pt"
+_LOG_NAME = "curve.jsonl"
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then linear to zero at the last step."""
+    total = max(1, config.images // config.batch)
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warm * max(0.0, 1 - step / total)
+
+
+def train(config: TrainConfig, output: Path) -> None:
+    """Train into ``output``, continuing from its checkpoint if there is one."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
+    if torch.cuda.is_available() or config.processes == 1:
+        _run(0, replace(config, processes=1), output, "")
+        return
+    meeting = output / "rendezvous"
+    meeting.unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_run, (config, output, meeting.resolve().as_uri()), nprocs=config.processes)
+    meeting.unlink(missing_ok=True)
+
+
+def _bfloat16_is_native() -> bool:
+    return bool(torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class _Run:
+    """State of one rank: network, optimiser, average, step."""
+
+    def __init__(self, config: TrainConfig, output: Path) -> None:
+        """Allocate, then restore the checkpoint in ``output`` if there is one."""
+        self.config = config
+        self.output = output
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(config.seed)
+        self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = list(self.network.parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, betas=config.betas,
+                                           weight_decay=config.weight_decay)
+        self.step = 0
+        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        if (output / CHECKPOINT_NAME).is_file():
+            state = read_checkpoint(output / CHECKPOINT_NAME)
+            self.network.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = {name: value.to(self.device) for name, value in state["ema"].items()}
+            self.step = int(state["step"])
+
+    def update(self, batch: Batch, rng: np.random.Generator) -> StepResult:
+        """One optimiser step; gradients are averaged over the processes."""
+        config = self.config
+        rate = learning_rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16 and _bfloat16_is_native()):
+            refine = self.step >= 2 * config.warmup_steps and _refines(config, self.step)
+            result = training_loss(self.network, batch, rng, refine=refine, score_weight=config.score_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        _average_gradients(self.parameters, config.processes)
+        nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - keep)
+            else:
+                self.average[name].copy_(value)
+        return result
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs; examples and clicks follow from seed and step."""
+        state: dict[str, Any] = {"config": self.config.to_json(), "step": self.step, "ema": self.average,
+                                 "images": self.step * self.config.batch, "model": self.network.state_dict(),
+                                 "optimizer": self.optimizer.state_dict()}
+        write_checkpoint(self.output / CHECKPOINT_NAME, state)
+
+
+def _refines(config: TrainConfig, step: int) -> bool:
+    """Same decision on every rank."""
+    return bool(np.random.default_rng([config.seed, step, 99]).uniform() < config.refine_share)
+
+
+def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    if processes == 1:
+        return
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= processes
+    start = 0
+    for parameter in parameters:
+        parameter.grad = flat[start:start + parameter.numel()].view(parameter.shape)
+        start += parameter.numel()
+
+
+def _indices(config: TrainConfig, rank: int, step: int) -> Iterator[list[int]]:
+    """Example numbers of this rank, batch by batch from ``step`` to the end."""
+    share = config.batch // config.processes
+    for number in range(step, config.images // config.batch):
+        first = number * config.batch + rank * share
+        yield list(range(first, first + share))
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    moved: dict[str, Tensor] = {name: value.to(device) for name, value in vars(batch).items()}
+    return Batch(**moved)
+
+
+def _run(rank: int, config: TrainConfig, output: Path, meeting: str) -> None:
+    """Train as one of ``config.processes`` ranks."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # several one-thread processes beat one process with several threads here
+    torch.set_flush_denormal(True)
+    if config.processes > 1:
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.processes)
+    run = _Run(config, output)
+    examples = Examples(config.seed, size=config.model.input_size, prompts=config.prompts,
+                        neighbour_share=config.neighbour_share)
+    batches = DataLoader(examples, batch_sampler=_indices(config, rank, run.step), collate_fn=collate,  # type: ignore[arg-type]
+                         num_workers=config.workers)
+    progress = _Progress(config, output)
+    saved = time.monotonic()
+    for batch in batches:
+        rng = np.random.default_rng([config.seed, run.step, rank, 7])
+        result = run.update(_to(batch, run.device), rng)
+        if rank:
+            continue
+        progress.add(run.step, result)
+        if time.monotonic() - saved > config.checkpoint_seconds:
+            run.save()
+            saved = time.monotonic()
+    if rank == 0:
+        run.save()
+    if config.processes > 1:
+        distributed.destroy_process_group()
+
+
+class _Progress:
+    """Running means, written as one JSON line every ``log_steps`` steps."""
+
+    def __init__(self, config: TrainConfig, output: Path) -> None:
+        """Open nothing; lines are appended one by one."""
+        self._config = config
+        self._path = output / _LOG_NAME
+        self._started = time.monotonic()
+        self._losses: list[float] = []
+        self._dice: list[list[float]] = [[], [], []]
+
+    def add(self, step: int, result: StepResult) -> None:
+        """Collect one step and write a line when it is due."""
+        self._losses.append(float(result.loss.detach()))
+        for value, kind in zip(result.dice, result.kind, strict=True):
+            self._dice[int(kind)].append(float(value))
+        if step % self._config.log_steps:
+            return
+        now = time.monotonic()
+        rate = len(self._losses) * self._config.batch / max(now - self._started, 1e-9)
+        line = {"step": step, "images": step * self._config.batch, "lr": learning_rate(self._config, step),
+                "loss": round(float(np.mean(self._losses)), 4), "images_per_s": round(rate, 2)}
+        for name, values in zip(("box", "neighbour", "second"), self._dice, strict=True):
+            line[f"dice_{name}"] = round(float(np.mean(values)), 4) if values else None
+        with self._path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        self._started, self._losses, self._dice = now, [], [[], [], []]

@@ -1,0 +1,212 @@
+"""The network: convolutional encoder, and a decoder that works in a window around the box.
+
+Knows tensors only. One tensor contract is shared with the exported graphs (see ``graphs.py``): boxes xyxy in the
+input frame, integers are pixel centres, both ends inclusive. Must not know prompts' origin, losses or files.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.pretrain.config import ModelConfig
+
+__all__ = ["OUTSIDE", "Block", "ConvBnRelu", "Decoder", "Encoder", "Network", "PromptTensors"]
+
+OUTSIDE = -12.0  # logit outside the window
+_GRIDS = (64, 32, 16)  # window grids of strides 4, 8, 16
+_IMAGE_GRID = 128
+_CLICK_SIGMA = 0.08  # in window half-sizes
+_PROMPT_CHANNELS = 9
+
+
+class ConvBnRelu(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        """Allocate the layer."""
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Block(nn.Module):
+    """relu(BN(conv3x3(x)) + x): one convolution after folding."""
+
+    def __init__(self, channels: int) -> None:
+        """Allocate the layer."""
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return F.relu(self.norm(self.conv(x)) + x)
+
+
+class Encoder(nn.Module):
+    """Image (B, 3, S, S) in 0..1 -> embeddings at strides 4, 8 and 16."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Allocate the stages."""
+        super().__init__()
+        inputs = 3
+        stages = []
+        for width, depth in zip(config.widths, config.blocks, strict=True):
+            stages.append(nn.Sequential(ConvBnRelu(inputs, width, 2), *[Block(width) for _ in range(depth)]))
+            inputs = width
+        self.stages = nn.ModuleList(stages)
+        w4, w8, w16, w32 = config.widths[1:]
+        self.top_down = nn.Conv2d(w32, w16, 1)
+        self.mix = ConvBnRelu(w16, w16)
+        self.necks = nn.ModuleList([nn.Conv2d(w, e, 1) for w, e in zip((w4, w8, w16), config.embedding, strict=True)])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return level_4 (B, E4, S/4, S/4), level_8 and level_16."""
+        x = image
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        _, s4, s8, s16, s32 = levels
+        s16 = self.mix(s16 + F.interpolate(self.top_down(s32), scale_factor=2.0, mode="nearest"))
+        return self.necks[0](s4), self.necks[1](s8), self.necks[2](s16)
+
+
+class PromptTensors(nn.Module):
+    """Geometry of the window and the prompt channels on its 64 grid; no weights."""
+
+    def __init__(self, size: int) -> None:
+        """Remember the input size."""
+        super().__init__()
+        self.size = size
+        for cells in (*_GRIDS, _IMAGE_GRID):
+            centre = (torch.arange(cells) + 0.5) * (2.0 / cells) - 1.0
+            self.register_buffer(f"axis_{cells}", centre, persistent=False)
+        self.register_buffer("axis_full", torch.arange(size, dtype=torch.float32), persistent=False)
+
+    @staticmethod
+    def window(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (N, 4) -> centre (N, 2), half box (N, 2) and half window (N, 2), in pixels."""
+        low, high = boxes[:, :2], boxes[:, 2:]
+        centre = (low + high) * 0.5
+        half_box = torch.clamp((high - low + 1.0) * 0.5, min=0.5)
+        return centre, half_box, torch.clamp(half_box * 1.25 + 4.0, min=12.0)
+
+    def grid(self, cells: int, centre: Tensor, half: Tensor) -> Tensor:
+        """Sampling grid (N, cells, cells, 2) of the window for ``grid_sample`` without aligned corners."""
+        axis = getattr(self, f"axis_{cells}")
+        xy = centre[:, None, :] + half[:, None, :] * axis[None, :, None]  # (N, cells, 2) pixels
+        xy = (xy + 0.5) * (2.0 / self.size) - 1.0
+        x = xy[:, None, :, 0:1].expand(-1, cells, -1, -1)
+        y = xy[:, :, None, 1:2].expand(-1, -1, cells, -1)
+        return torch.cat([x, y], 3)
+
+    def paste_grid(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+        """Grid (N, S, S, 2) that brings window logits back to the input frame, and where it lies inside, (N, 1, S, S)."""
+        uv = (self.axis_full[None, :, None] - centre[:, None, :]) / half[:, None, :]  # (N, S, 2)
+        inside = (uv.abs() <= 1.0).to(uv.dtype)
+        u = uv[:, None, :, 0:1].expand(-1, self.size, -1, -1)
+        v = uv[:, :, None, 1:2].expand(-1, -1, self.size, -1)
+        return torch.cat([u, v], 3), (inside[:, None, :, 0] * inside[:, :, None, 1])[:, None]
+
+    def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor
+                 ) -> Tensor:
+        """Nine prompt channels (N, 9, 64, 64): inside, x, y, two log sizes, ellipse, mask, clicks + and -."""
+        cells = _GRIDS[0]
+        centre, half_box, half = self.window(boxes)
+        axis = self.axis_64
+        offset = half[:, None, :] * axis[None, :, None]  # (N, 64, 2) pixels from the centre
+        soft = torch.sigmoid((half_box[:, None, :] - offset.abs()) * 2.0)
+        relative = torch.clamp(offset / half_box[:, None, :], -2.0, 2.0)
+        x = relative[:, None, :, 0].expand(-1, cells, -1)
+        y = relative[:, :, None, 1].expand(-1, -1, cells)
+        inside = soft[:, None, :, 0] * soft[:, :, None, 1]
+        ellipse = torch.sqrt(x * x + y * y + 1e-6) - 1.0
+        sizes = torch.log(half_box * (1 / 32.0))[:, :, None, None].expand(-1, -1, cells, cells)
+        earlier = F.grid_sample(masks, self.grid(cells, centre, half), padding_mode="border", align_corners=False)
+        earlier = torch.tanh(earlier * 0.5) * has_mask[:, None, None, None]
+        where = (points - centre[:, None, :]) / half[:, None, :]  # (N, P, 2)
+        near = torch.exp((where[:, :, None, :] - axis[None, None, :, None]) ** 2 * (-0.5 / _CLICK_SIGMA**2))
+        spots = near[:, :, None, :, 0] * near[:, :, :, None, 1]  # (N, P, 64, 64)
+        positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
+        negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
+        return torch.cat([torch.stack([inside, x, y, ellipse], 1), sizes, earlier,
+                          torch.stack([positive, negative], 1)], 1)
+
+
+class Decoder(nn.Module):
+    """Embedding and prompts -> window logits and scores; ``paste`` brings the logits to the input frame."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Allocate three levels, coarse to fine, and two heads."""
+        super().__init__()
+        c4, c8, c16 = config.embedding
+        self.candidates = config.candidates
+        self.geometry = PromptTensors(config.input_size)
+        self.prompt_64 = nn.Conv2d(_PROMPT_CHANNELS + 12, c4, 3, 1, 1)
+        self.prompt_32 = nn.Conv2d(_PROMPT_CHANNELS, c8, 3, 1, 1)
+        self.prompt_16 = nn.Conv2d(_PROMPT_CHANNELS, c16, 3, 1, 1)
+        self.body_64 = nn.Sequential(ConvBnRelu(c4, c4), Block(c4))
+        self.body_32 = nn.Sequential(ConvBnRelu(c8, c8), Block(c8))
+        self.body_16 = nn.Sequential(ConvBnRelu(c16, c16), Block(c16))
+        self.film = nn.Linear(c16, 2 * c16)
+        self.up_32 = nn.Conv2d(c16, c8, 1)
+        self.up_64 = nn.Conv2d(c8, c4, 1)
+        self.head = nn.Conv2d(c4, 4 * self.candidates, 3, 1, 1)
+        self.score = nn.Sequential(nn.Linear(c4 + c8 + c16, 64), nn.ReLU(), nn.Linear(64, self.candidates))
+
+    def _sample(self, level: Tensor, cells: int, centre: Tensor, half: Tensor) -> Tensor:
+        """Sample each image at its prompts: (B, C, h, w) and N = B * P windows -> (N, C, cells, cells)."""
+        batch, channels = level.shape[0], level.shape[1]
+        grid = self.geometry.grid(cells, centre, half).reshape(batch, -1, cells, 2)  # windows under each other
+        windows = F.grid_sample(level.float(), grid, padding_mode="zeros", align_corners=False)
+        windows = windows.reshape(batch, channels, -1, cells, cells).transpose(1, 2)
+        return windows.reshape(-1, channels, cells, cells)
+
+    def forward(self, levels: tuple[Tensor, Tensor, Tensor], pixels: Tensor, boxes: Tensor, prompt: Tensor
+                ) -> tuple[Tensor, Tensor]:
+        """Levels and pixels (0..1) of B images, boxes (B * P, 4), prompt channels -> logits (N, C, 128, 128), scores."""
+        centre, _, half = self.geometry.window(boxes)
+        image = F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)  # (N, 12, 64, 64)
+        prompt_32 = F.avg_pool2d(prompt, 2)
+        x = self._sample(levels[2], 16, centre, half)
+        x = F.relu(x + self.prompt_16(F.avg_pool2d(prompt_32, 2)))
+        x = self.body_16(x)
+        scale, shift = self.film(x.mean((2, 3))).chunk(2, 1)
+        x16 = F.relu(x * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
+        x = self._sample(levels[1], 32, centre, half)
+        x32 = self.body_32(F.relu(x + self.prompt_32(prompt_32) + _double(self.up_32(x16))))
+        x = self._sample(levels[0], 64, centre, half)
+        fine = self.prompt_64(torch.cat([prompt, image], 1))
+        x64 = self.body_64(F.relu(x + fine + _double(self.up_64(x32))))
+        logits = F.pixel_shuffle(self.head(x64), 2).float()
+        pooled = torch.cat([x64.mean((2, 3)), x32.mean((2, 3)), x16.mean((2, 3))], 1)
+        return logits, torch.sigmoid(self.score(pooled).float())
+
+    def paste(self, logits: Tensor, boxes: Tensor) -> Tensor:
+        """Window logits (N, C, 128, 128) -> (N, C, S, S), ``OUTSIDE`` beyond the window."""
+        centre, _, half = self.geometry.window(boxes)
+        grid, inside = self.geometry.paste_grid(centre, half)
+        pasted = F.grid_sample(logits, grid, padding_mode="border", align_corners=False)
+        return pasted * inside + OUTSIDE * (1.0 - inside)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Network(nn.Module):
+    """Encoder and decoder that are trained together."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Allocate both halves."""
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
