@@ -1,0 +1,248 @@
+"""Carrying one object's mask from slice to slice.
+
+A generator of `Step`; it takes a decode callable and knows no session, no cache and no file. Two modes, as
+``docs/bundle-format.md`` section 9 defines them: ``chain``, lite-infer's own, and ``published``, the loop of a
+system's authors. Everything here happens in a `runtime.geometry.PlaneView`: slices are counted in its order and
+boxes are in pixels of its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import PromptError
+from runtime.manifest import ChainSettings, LoopSettings
+from runtime.transforms import Frame, resized_label_box
+from runtime.types import Prediction
+
+__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "propagate"]
+
+Xyxy = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlicePrompt:
+    """What the decoder is asked on one slice, in the input frame.
+
+    Attributes
+    ----------
+    box : ndarray of float32, shape (4,), or None
+        xyxy in input-frame pixels, both ends inclusive.
+    points : ndarray of float32, shape (P, 2)
+        xy in input-frame pixels.
+    point_labels : ndarray of float32, shape (P,)
+        1 on the object, 0 beside it.
+    mask_logits : ndarray of float32, shape (h, w), or None
+        Earlier low-res logits.
+    """
+
+    box: NDArray[np.float32] | None
+    points: NDArray[np.float32]
+    point_labels: NDArray[np.float32]
+    mask_logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPlan:
+    """One object to segment: its prompts, placed in a view.
+
+    Attributes
+    ----------
+    label : int
+        Number of the object, from 1.
+    boxes : mapping of int to xyxy
+        Prompted slices and their boxes, in pixels of the view, both ends inclusive.
+    points : mapping of int to tuple of (x, y, label)
+        Clicks by slice.
+    extent : tuple of 2 int, or None
+        First and last slice of the object, both included; None where it is unknown.
+    known_extent : bool
+        True where the object is known to fill ``extent``; False where ``extent`` only limits propagation.
+    limit : xyxy or None
+        Rectangle that no box may leave.
+    """
+
+    label: int
+    boxes: Mapping[int, Xyxy]
+    points: Mapping[int, tuple[tuple[float, float, float], ...]] = field(default_factory=dict)
+    extent: tuple[int, int] = (0, 0)
+    known_extent: bool = True
+    limit: Xyxy | None = None
+
+    @property
+    def anchors(self) -> tuple[int, ...]:
+        """Prompted slices in ascending order."""
+        return tuple(sorted({*self.boxes, *self.points}))
+
+
+class Step(NamedTuple):
+    """One decoded slice: where, what, and why propagation stopped there (None: it did not)."""
+
+    slice_index: int
+    prediction: Prediction
+    stop: str | None = None
+
+
+Decode = Callable[[int, SlicePrompt], Prediction]
+"""Decodes one prompt on one slice, given the slice's position in the view."""
+
+
+def propagate(
+    decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings
+) -> Iterator[Step]:
+    """Segment one object slice by slice.
+
+    Parameters
+    ----------
+    decode : callable
+        ``decode(slice_index, SlicePrompt) -> Prediction`` for one prompt (N = 1).
+    plan : ObjectPlan
+        The object's prompts and extent.
+    frame : Frame
+        Where the slices lie in the input frame; the same for all.
+    settings : ChainSettings or LoopSettings
+        The mode and its parameters.
+
+    Yields
+    ------
+    step : Step
+        In the order of decoding, each slice once. A step with a stop reason lies beyond the object; it is
+        the last of its direction.
+
+    Raises
+    ------
+    PromptError
+        If the published loop is asked for without a 3-D box.
+    """
+    if isinstance(settings, LoopSettings):
+        yield from _published(decode, plan, frame, settings)
+    else:
+        yield from _Chain(decode, plan, frame, settings).steps()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """lite-infer's own mode."""
+
+    decode: Decode
+    plan: ObjectPlan
+    frame: Frame
+    settings: ChainSettings
+
+    def steps(self) -> Iterator[Step]:
+        anchors = self.plan.anchors
+        first = last = None
+        for low, high in zip(anchors, (*anchors[1:], anchors[-1]), strict=True):
+            for index in range(low, max(high, low + 1)):
+                step = Step(index, self._decode(index, self._anchor_box(index, low, high), None))
+                first, last = first or step, step
+                yield step
+        if first is None or last is None:
+            msg = "an object without a prompt; give a box or a point"
+            raise PromptError(msg)
+        yield from self._walk(last, 1)
+        yield from self._walk(first, -1)
+
+    def _anchor_box(self, index: int, low: int, high: int) -> Xyxy | None:
+        """Box of a slice between two prompted ones: linear in the slice index."""
+        if low not in self.plan.boxes or high not in self.plan.boxes:
+            return self.plan.boxes.get(index)
+        share = (index - low) / (high - low) if high > low else 0.0
+        ends = zip(self.plan.boxes[low], self.plan.boxes[high], strict=True)
+        x0, y0, x1, y1 = (a + (b - a) * share for a, b in ends)
+        return (x0, y0, x1, y1)
+
+    def _walk(self, start: Step, direction: int) -> Iterator[Step]:
+        previous = start.prediction
+        box = self._next_box(previous, self.plan.boxes.get(start.slice_index))
+        bound = self.plan.extent[1] if direction > 0 else self.plan.extent[0]
+        for index in range(start.slice_index + direction, bound + direction, direction):
+            if box is None:
+                return  # nothing was found on the prompted slice itself
+            logits = previous.low_res_logits[0] if self.settings.mask_prompt else None
+            prediction = self._decode(index, box, logits if previous.areas[0] else None)
+            stop = None if self.plan.known_extent else self._stop(previous, prediction)
+            yield Step(index, prediction, stop)
+            if stop is not None:
+                return
+            box = self._next_box(prediction, box)
+            previous = prediction
+
+    def _next_box(self, prediction: Prediction, fallback: Xyxy | None) -> Xyxy | None:
+        """Tight box of the mask, grown; the box before it where the mask is empty."""
+        if not prediction.areas[0]:
+            return fallback
+        margin = self.settings.margin_px
+        height, width = self.frame.original_size
+        lx0, ly0, lx1, ly1 = self.plan.limit or (0.0, 0.0, width - 1.0, height - 1.0)
+        x0, y0, x1, y1 = (float(value) for value in prediction.boxes[0])
+        grown = (max(x0 - margin, lx0), max(y0 - margin, ly0), min(x1 + margin, lx1), min(y1 + margin, ly1))
+        # A mask may lie outside the limit altogether.
+        return grown if grown[0] <= grown[2] and grown[1] <= grown[3] else fallback
+
+    def _stop(self, previous: Prediction, current: Prediction) -> str | None:
+        """Why the object ends before this slice, if it does."""
+        area, before = int(current.areas[0]), int(previous.areas[0])
+        if not area:
+            return "empty"
+        if current.scores[0] < self.settings.min_score:  # False for NaN: no score, no rule
+            return "score"
+        if max(area / before, before / area) > self.settings.max_area_ratio:
+            return "area"
+        shared = int(np.count_nonzero(current.masks[0] & previous.masks[0]))
+        if shared / (area + before - shared) < self.settings.min_overlap:
+            return "overlap"
+        return None
+
+    def _decode(self, index: int, box: Xyxy | None, mask_logits: NDArray[np.float32] | None) -> Prediction:
+        clicks = np.array(self.plan.points.get(index, ()), dtype=np.float64).reshape(-1, 3)
+        return self.decode(
+            index,
+            SlicePrompt(
+                box=None if box is None else self.frame.boxes_to_input(np.array([box]))[0],
+                points=self.frame.points_to_input(clicks[:, :2]),
+                point_labels=clicks[:, 2].astype(np.float32),
+                mask_logits=mask_logits,
+            ),
+        )
+
+
+def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSettings) -> Iterator[Step]:
+    """The loop of the system's authors; facts in the manifest, parity tested against their own runs."""
+    if plan.limit is None:
+        msg = "the published propagation starts from a 3-D box; give six numbers x0,y0,z0,x1,y1,z1"
+        raise PromptError(msg)
+    given = frame.boxes_to_input(np.array([plan.limit]))[0]
+    given_down = frame.boxes_to_input(np.array([plan.limit]), rounded=settings.fallback_down == "rounded")[0]
+
+    def follow(neighbour: Prediction | None, fallback: NDArray[np.float32]) -> NDArray[np.float32]:
+        if neighbour is None or not neighbour.areas[0]:
+            return fallback
+        if settings.box_from == "mask":
+            return frame.boxes_to_input(neighbour.boxes)[0]
+        box = resized_label_box(
+            neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame
+        )
+        return fallback if box is None else box
+
+    none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+    low, high = plan.extent
+    middle = (low + high) // 2
+    top = high if settings.last_slice == "included" else high - 1
+    bottom = low if settings.first_slice == "included" else low + 1
+    start: Prediction | None = None
+    previous: Prediction | None = None
+    for index in range(middle, top + 1):
+        box = given if index == middle else follow(previous, given)
+        previous = decode(index, SlicePrompt(box, *none))
+        start = start or previous
+        yield Step(index, previous)
+    previous = start
+    for index in range(middle - 1, bottom - 1, -1):
+        previous = decode(index, SlicePrompt(follow(previous, given_down), *none))
+        yield Step(index, previous)
