@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,33 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
+    measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
+    measure.add_argument("folder", type=Path)
+    model = measure.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path)
+    measure.add_argument("--quick", action="store_true", help="boxes only")
+    measure.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args(arguments)
+    if options.command == "evaluate":
+        return _evaluate(options)
     if options.command == "train":
         from export.pretrain.config import load_config
         from export.pretrain.loop import train
 
         config = load_config(options.config)
         train(replace(config, images=options.images or config.images), options.output)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from export.pretrain.evaluate import evaluate_slices, format_table
+    from export.pretrain.predictors import CheckpointPredictor
+
+    figures = evaluate_slices(CheckpointPredictor.from_file(options.checkpoint), options.folder, quick=options.quick)
+    summary = figures.summary()
+    if options.json is not None:
+        options.json.write_text(json.dumps({**summary, "objects": figures.objects}, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(format_table(summary) + "\n")
     return 0
 
 

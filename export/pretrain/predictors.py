@@ -1,0 +1,122 @@
+"""One face for what is evaluated: a checkpoint in torch, or a bundle through the public API of ``runtime``.
+
+Knows how a prompt in image pixels reaches either of them. Must not know cases, metrics or training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.pretrain.checkpoint import load_network
+from export.pretrain.model import Network
+
+__all__ = ["Answer", "CheckpointPredictor", "Clicks", "Predictor", "frame_image"]
+
+Clicks = list[list[tuple[float, float, int]]]  # per object: x, y in image pixels, label
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Masks (N, H, W), logits in the input frame (N, S, S) and predicted IoU (N,)."""
+
+    masks: NDArray[np.bool_]
+    low_res_logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+class Predictor(Protocol):
+    """What the evaluation asks of a model."""
+
+    def encode(self, image: NDArray[np.uint8]) -> Any:
+        """Embedding of an 8-bit image [row, col(, c)]."""
+
+    def decode(self, embedding: Any, boxes: NDArray[np.float64], clicks: Clicks | None = None,
+               earlier: NDArray[np.float32] | None = None) -> Answer:
+        """Answer N boxes (N, 4) in image pixels, with clicks and earlier logits (N, S, S) where given."""
+
+
+def frame_image(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """Image (H, W(, 3)) -> encoder input (3, size, size) in 0..1, and the resized (h, w) inside it."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    resized_size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    resized = image
+    if resized_size != (height, width):
+        resized = np.asarray(cv2.resize(image, resized_size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    values = resized.astype(np.float64)
+    values = (values - values.min()) / max(float(values.max() - values.min()), 1e-8)
+    if values.ndim == 2:
+        values = np.repeat(values[..., None], 3, axis=2)
+    framed = np.zeros((3, size, size), np.float32)
+    framed[:, :resized_size[0], :resized_size[1]] = values.transpose(2, 0, 1)
+    return framed, resized_size
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    levels: tuple[Tensor, Tensor, Tensor]
+    pixels: Tensor
+    original_size: tuple[int, int]
+    resized_size: tuple[int, int]
+
+
+class CheckpointPredictor:
+    """Averaged weights of a training checkpoint, float32, with float16 embeddings as the runtime stores them."""
+
+    def __init__(self, network: Network) -> None:
+        """Evaluate a network that is in inference mode already."""
+        self._network = network.eval()
+        self._size = network.config.input_size
+
+    @classmethod
+    def from_file(cls, path: Path) -> CheckpointPredictor:
+        """Load a checkpoint."""
+        return cls(load_network(path))
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8]) -> _Encoded:
+        """Embedding of an 8-bit image [row, col(, c)]."""
+        framed, resized_size = frame_image(image, self._size)
+        tensor = torch.from_numpy(framed)[None]
+        levels = self._network.encoder(tensor)
+        stored = tuple(level.half().float() for level in levels)
+        pixels = torch.round(tensor * 255) / 255
+        return _Encoded((stored[0], stored[1], stored[2]), pixels, (image.shape[0], image.shape[1]), resized_size)
+
+    @torch.inference_mode()
+    def decode(self, embedding: _Encoded, boxes: NDArray[np.float64], clicks: Clicks | None = None,
+               earlier: NDArray[np.float32] | None = None) -> Answer:
+        """Answer N boxes (N, 4) in image pixels."""
+        decoder = self._network.decoder
+        scale = self._size / max(embedding.original_size)
+        count = len(boxes)
+        framed = torch.from_numpy((boxes * scale).astype(np.float32))
+        longest = max([1, *(len(row) for row in clicks or [])])
+        points, labels = torch.zeros(count, longest, 2), torch.full((count, longest), -1.0)
+        for row, given in enumerate(clicks or []):
+            for slot, (x, y, label) in enumerate(given):
+                points[row, slot] = torch.tensor([x * scale, y * scale])
+                labels[row, slot] = label
+        masks = torch.zeros(count, 1, self._size, self._size)
+        if earlier is not None:
+            masks = torch.from_numpy(earlier)[:, None]
+        has_mask = torch.full((count,), float(earlier is not None))
+        prompt = decoder.geometry.channels(framed, points, labels, masks, has_mask)
+        logits, scores = decoder(embedding.levels, embedding.pixels, framed, prompt)
+        pasted = decoder.paste(logits, framed)
+        best = scores.argmax(1)
+        rows = torch.arange(count)
+        low_res = pasted[rows, best].numpy()
+        h, w = embedding.resized_size
+        height, width = embedding.original_size
+        full = [cv2.resize(np.ascontiguousarray(one[:h, :w]), (width, height), interpolation=cv2.INTER_LINEAR) > 0
+                for one in low_res]
+        return Answer(np.stack(full), low_res, scores[rows, best].numpy())
