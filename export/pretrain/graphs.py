@@ -1,0 +1,126 @@
+"""The two ONNX graphs of the network: batch normalisation folded, inputs and outputs as the bundle states them.
+
+Graph contract. Encoder: ``image`` float32 (1, 3, S, S) in 0..1 -> ``level_4``, ``level_8``, ``level_16`` float32 and
+``pixels`` uint8 (1, 3, S, S). Decoder: those four, ``boxes`` (N, 4) xyxy in the input frame (pixel centres, both ends
+inclusive), ``points`` (N, P, 2), ``point_labels`` (N, P), ``masks`` (N, 1, S, S), ``has_mask`` (N,) ->
+``low_res_logits`` (N, C, S, S) and ``scores`` (N, C). N and P are dynamic.
+
+Knows torch and ONNX. Must not know the manifest or training.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from export.pretrain.config import ModelConfig
+from export.pretrain.model import Block, ConvBnRelu, Network
+
+__all__ = ["DECODER_INPUTS", "DECODER_OUTPUTS", "ENCODER_OUTPUTS", "OPSET", "DecoderGraph", "EncoderGraph", "fold",
+           "write_graphs"]
+
+OPSET = 17
+ENCODER_OUTPUTS = ("level_4", "level_8", "level_16", "pixels")
+DECODER_INPUTS = (*ENCODER_OUTPUTS, "boxes", "points", "point_labels", "masks", "has_mask")
+DECODER_OUTPUTS = ("low_res_logits", "scores")
+
+
+class _Folded(nn.Module):
+    """One convolution and a ReLU."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Take over the convolution."""
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> as the convolution."""
+        return torch.relu(self.conv(x))
+
+
+def _fold_module(module: nn.Module) -> nn.Module:
+    if isinstance(module, ConvBnRelu | Block):
+        conv = fuse_conv_bn_eval(module.conv, module.norm)
+        if isinstance(module, Block):  # x + conv(x): one more on the diagonal of the centre tap
+            with torch.no_grad():
+                diagonal = torch.arange(conv.weight.shape[0])
+                conv.weight[diagonal, diagonal, 1, 1] += 1
+        return _Folded(cast(nn.Conv2d, conv))
+    for name, child in module.named_children():
+        setattr(module, name, _fold_module(child))
+    return module
+
+
+def fold(network: Network) -> Network:
+    """Copy of a network in inference mode whose batch normalisations and skips are inside its convolutions."""
+    return cast(Network, _fold_module(copy.deepcopy(network).eval().float().to(memory_format=torch.contiguous_format)))  # type: ignore[call-overload]
+
+
+class EncoderGraph(nn.Module):
+    """``image`` -> three levels and the image's bytes."""
+
+    def __init__(self, network: Network) -> None:
+        """Wrap a folded network."""
+        super().__init__()
+        self.encoder = network.encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(1, 3, S, S) -> level_4, level_8, level_16, pixels."""
+        level_4, level_8, level_16 = self.encoder(image)
+        return level_4, level_8, level_16, torch.round(image * 255.0).to(torch.uint8)
+
+
+class DecoderGraph(nn.Module):
+    """Embedding and N prompts -> ``low_res_logits`` and ``scores``."""
+
+    def __init__(self, network: Network) -> None:
+        """Wrap a folded network."""
+        super().__init__()
+        self.decoder = network.decoder
+
+    def forward(self, level_4: Tensor, level_8: Tensor, level_16: Tensor, pixels: Tensor, boxes: Tensor,
+                points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See the module's graph contract."""
+        image = pixels.to(torch.float32) * (1 / 255.0)
+        prompt = self.decoder.geometry.channels(boxes, points, point_labels, masks, has_mask)
+        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt)
+        return self.decoder.paste(logits, boxes), scores
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Inputs that carry the shapes a trace needs."""
+
+    encoder: tuple[Tensor, ...]
+    decoder: tuple[Tensor, ...]
+
+
+def _sample_inputs(config: ModelConfig) -> _Sample:
+    size = config.input_size
+    levels = [torch.rand(1, c, size // s, size // s) for c, s in zip(config.embedding, (4, 8, 16), strict=True)]
+    pixels = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    boxes = torch.tensor([[20.0, 30.0, 90.0, 120.0], [5.0, 5.0, 15.0, 25.0], [1.0, 2.0, 255.0, 250.0]])
+    points, labels = torch.rand(3, 2, 2) * size, torch.tensor([[1.0, 0.0], [1.0, -1.0], [-1.0, -1.0]])
+    return _Sample((torch.rand(1, 3, size, size),),
+                   (*levels, pixels, boxes, points, labels, torch.rand(3, 1, size, size), torch.tensor([1.0, 0.0, 1.0])))
+
+
+def write_graphs(network: Network, folder: Path) -> tuple[Path, Path]:
+    """Write ``encoder.onnx`` and ``decoder.onnx`` into an existing folder; returns both paths."""
+    folded = fold(network)
+    sample = _sample_inputs(network.config)
+    encoder, decoder = folder / "encoder.onnx", folder / "decoder.onnx"
+    dynamic = {name: {0: "N"} for name in ("boxes", "has_mask", "masks", *DECODER_OUTPUTS)}
+    dynamic |= {name: {0: "N", 1: "P"} for name in ("points", "point_labels")}
+    # The tracing exporter: its graphs keep GridSample and Resize as single nodes at opset 17.
+    torch.onnx.export(EncoderGraph(folded).eval(), sample.encoder, str(encoder), input_names=["image"],
+                      output_names=list(ENCODER_OUTPUTS), opset_version=OPSET, dynamo=False)
+    torch.onnx.export(DecoderGraph(folded).eval(), sample.decoder, str(decoder), input_names=list(DECODER_INPUTS),
+                      output_names=list(DECODER_OUTPUTS), opset_version=OPSET, dynamic_axes=dynamic, dynamo=False)
+    return encoder, decoder

@@ -1,0 +1,92 @@
+"""The synthetic scenes and the prompts that are simulated on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from export.pretrain.dataset import make_example
+from export.pretrain.prompts import error_click, jitter_box, make_prompt, neighbour_mask, tight_box
+from export.pretrain.scenes import make_scene
+
+
+def test_an_example_depends_on_seed_and_number_alone() -> None:
+    first, again, other = make_example(3, 5), make_example(3, 5), make_example(4, 5)
+    for name in ("pixels", "targets", "boxes", "neighbours", "has_neighbour"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_an_example_has_the_shapes_and_types_a_step_needs() -> None:
+    example = make_example(1, 2, size=128, prompts=3)
+    assert (example.pixels.shape, example.pixels.dtype) == ((3, 128, 128), np.uint8)
+    assert (example.targets.shape, example.targets.dtype) == ((3, 128, 128), np.uint8)
+    assert (example.boxes.shape, example.boxes.dtype) == ((3, 4), np.float32)
+    assert example.neighbours.shape == (3, 128, 128)
+    assert (example.has_neighbour.shape, example.has_neighbour.dtype) == ((3,), np.bool_)
+    assert set(np.unique(example.targets)) <= {0, 1}
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_the_padding_is_black_and_holds_no_target(index: int) -> None:
+    rng = np.random.default_rng([1, index])
+    height, width = make_scene(rng, 256).labels.shape  # the first thing an example draws
+    example = make_example(1, index)
+    assert max(height, width) == 256
+    for padded in (example.pixels[:, height:], example.pixels[:, :, width:], example.targets[:, height:],
+                   example.targets[:, :, width:], example.neighbours[:, height:]):
+        assert not padded.any()
+
+
+def test_every_parent_is_painted_before_its_children() -> None:
+    scene = make_scene(np.random.default_rng(11))
+    assert scene.parents[0] == -1
+    assert all(parent < label for label, parent in enumerate(scene.parents))
+    assert scene.labels.max() < len(scene.parents)
+
+
+def test_a_tight_box_ends_on_the_last_pixel_inside() -> None:
+    mask = np.zeros((7, 9), np.uint8)
+    mask[2:4, 3:8] = 1
+    assert tight_box(mask).tolist() == [3, 2, 7, 3]
+
+
+def test_a_jittered_box_keeps_its_ends_in_order() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.stack([jitter_box(np.array([10, 20, 12, 21], np.float32), rng) for _ in range(200)])
+    assert (boxes[:, 2:] >= boxes[:, :2]).all()
+    assert len(np.unique(boxes[:, 0])) > 50
+
+
+def test_a_neighbours_mask_overlaps_the_object_but_is_not_it() -> None:
+    target = np.zeros((128, 128), np.uint8)
+    target[40:80, 50:100] = 1
+    rng = np.random.default_rng(4)
+    overlaps = []
+    for _ in range(40):
+        moved = neighbour_mask(target, rng)
+        assert set(np.unique(moved)) <= {0, 1}
+        overlaps.append(2 * (moved & target).sum() / (moved.sum() + target.sum()))
+    assert 0.4 < np.mean(overlaps) < 0.95
+
+
+def test_some_neighbours_belong_to_an_object_that_is_gone() -> None:
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng([9, seed])
+        prompt = make_prompt(make_scene(rng), rng, neighbour_share=1.0)
+        if prompt is not None and not prompt.target.any():
+            assert prompt.neighbour is not None
+            assert prompt.neighbour.any()
+            found.append(seed)
+    assert found
+
+
+def test_a_click_lies_in_the_middle_of_the_largest_wrong_component() -> None:
+    target = np.zeros((20, 30), bool)
+    target[5:14, 10:19] = True
+    answer = np.zeros_like(target)
+    answer[0, 0] = True  # a smaller mistake elsewhere
+    assert error_click(answer, target) == (14, 9, 1)
+    assert error_click(target | answer, target) == (0, 0, 0)
+    assert error_click(target, target) is None

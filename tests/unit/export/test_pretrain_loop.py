@@ -1,0 +1,87 @@
+"""The training loop: schedule, resuming, reproducibility."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from export.pretrain import loop  # noqa: E402
+from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
+from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
+from runtime.errors import CheckpointError  # noqa: E402
+
+_TINY = TrainConfig(images=10, batch=2, prompts=2, processes=1, warmup_steps=1, log_steps=2, refine_share=0.7,
+                    checkpoint_seconds=0.0, bfloat16=False,
+                    model=ModelConfig(input_size=64, widths=(4, 4, 8, 8, 8), blocks=(0, 0, 0, 1, 0), embedding=(4, 8, 8)))
+
+
+def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.train(_TINY, tmp_path / "whole")
+    add = loop._Progress.add
+
+    def die(self: loop._Progress, step: int, result: loop.StepResult) -> None:
+        if step == 4:  # steps 1..3 are saved, the fourth is lost
+            raise KeyboardInterrupt
+        add(self, step, result)
+
+    monkeypatch.setattr(loop._Progress, "add", die)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(_TINY, tmp_path / "killed")
+    assert read_checkpoint(tmp_path / "killed" / loop.CHECKPOINT_NAME)["step"] == 3
+    monkeypatch.undo()
+    loop.train(_TINY, tmp_path / "killed")
+    whole, killed = (read_checkpoint(tmp_path / name / loop.CHECKPOINT_NAME) for name in ("whole", "killed"))
+    assert whole["step"] == killed["step"] == 5
+    for part in ("model", "ema"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, killed[part][name]), f"{part} {name}"
+
+
+def test_training_moves_the_weights_and_logs_its_curve(tmp_path: Path) -> None:
+    loop.train(_TINY, tmp_path)
+    torch.manual_seed(_TINY.seed)
+    fresh = loop.Network(_TINY.model).state_dict()
+    state = read_checkpoint(tmp_path / loop.CHECKPOINT_NAME)
+    assert not torch.equal(fresh["encoder.stages.0.0.conv.weight"], state["model"]["encoder.stages.0.0.conv.weight"])
+    lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [4, 8]
+    assert all(line["loss"] > 0 for line in lines)
+    assert not load_network(tmp_path / loop.CHECKPOINT_NAME).training
+
+
+def test_two_processes_share_a_batch(tmp_path: Path) -> None:
+    loop.train(replace(_TINY, processes=2, images=4), tmp_path)
+    assert read_checkpoint(tmp_path / loop.CHECKPOINT_NAME)["images"] == 4
+    assert not (tmp_path / "rendezvous").exists()
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    config = TrainConfig(images=8000, batch=8, warmup_steps=100, learning_rate=1.0)
+    assert loop.learning_rate(config, 0) == pytest.approx(0.01)
+    assert loop.learning_rate(config, 500) == pytest.approx(0.5)
+    assert loop.learning_rate(config, 1000) == 0
+
+
+def test_a_configuration_survives_json_and_refuses_unknown_settings() -> None:
+    assert load_config(json.loads(json.dumps(_TINY.to_json()))) == _TINY
+    with pytest.raises(CheckpointError, match="unknown settings imagse"):
+        load_config({"imagse": 3})
+
+
+def test_the_shipped_configuration_is_the_default(repository_configs: Path) -> None:
+    assert load_config(repository_configs / "default.json") == TrainConfig()
+
+
+@pytest.fixture
+def repository_configs() -> Path:
+    return Path(loop.__file__).parent / "configs"
+
+
+def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint; train first"):
+        read_checkpoint(tmp_path / "none.pt")
