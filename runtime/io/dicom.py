@@ -1,0 +1,1 @@
+def is_dicom(head): return head[128:132]==b'DICM'
