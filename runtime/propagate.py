@@ -76,8 +76,8 @@ class ObjectPlan:
 
     @property
     def anchors(self) -> tuple[int, ...]:
-        """Prompted slices in ascending order."""
-        return tuple(sorted({*self.boxes, *self.points}))
+        """Slices to start from, ascending: those with a box, or the first one with points."""
+        return tuple(sorted(self.boxes)) or tuple(sorted(self.points))[:1]
 
 
 class Step(NamedTuple):
@@ -150,8 +150,8 @@ class _Chain:
 
     def _anchor_box(self, index: int, low: int, high: int) -> Xyxy | None:
         """Box of a slice between two prompted ones: linear in the slice index."""
-        if low not in self.plan.boxes or high not in self.plan.boxes:
-            return self.plan.boxes.get(index)
+        if not self.plan.boxes:
+            return None
         share = (index - low) / (high - low) if high > low else 0.0
         ends = zip(self.plan.boxes[low], self.plan.boxes[high], strict=True)
         x0, y0, x1, y1 = (a + (b - a) * share for a, b in ends)

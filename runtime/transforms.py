@@ -174,8 +174,8 @@ def encoder_input(image: NDArray[np.uint8], spec: Input, frame: Frame) -> NDArra
         channels=spec.channels,
         interpolation=spec.interpolation,
         normalise=spec.normalise.kind,
-        mean=spec.normalise.mean,
-        std=spec.normalise.std,
+        mean=spec.normalise.mean or (),
+        std=spec.normalise.std or (),
     )
     return kernels.encoder_input(image, options)
 
@@ -216,7 +216,7 @@ def masks_from_logits(
     if spec.activation == "sigmoid":
         maps = (1.0 / (1.0 + np.exp(-maps.astype(np.float64)))).astype(np.float32)
     if spec.upsample == "via_input" and maps.shape[1:] != frame.input_size:
-        maps = np.stack([kernels.resize_logits(one, frame.input_size) for one in maps])
+        maps = kernels.resize_logits(maps, frame.input_size)
     return kernels.logits_to_masks(
         maps,
         crop=_crop_size(frame, (maps.shape[1], maps.shape[2])),

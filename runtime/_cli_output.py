@@ -1,0 +1,228 @@
+"""What the command line writes and prints: file names, the JSON summary, the report, the progress bar.
+
+Knows results and the public API; parses nothing. The summary is documented in ``docs/json-summary.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import runtime
+from runtime.cache import CacheInfo
+from runtime.errors import BackendUnavailable
+from runtime.geometry import Volume
+from runtime.io import READABLE
+from runtime.segmentation import ObjectResult, Segmentation
+
+__all__ = [
+    "Clock",
+    "ProgressBar",
+    "Targets",
+    "cache_report",
+    "cache_summary",
+    "demo_command",
+    "report",
+    "summary",
+    "targets",
+    "write",
+]
+
+SUMMARY_VERSION = 1
+
+
+@dataclass(slots=True)
+class Clock:
+    """Wall time of the stages around `Session.segment`."""
+
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[f"{name}_ms"] = (time.perf_counter() - begun) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Files to write."""
+
+    label_map: Path
+    preview: Path | None
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name if path.name in ("", ".", "..") else path.name
+    for ending in sorted(READABLE, key=len, reverse=True):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _suffix(source: Path, volume: Volume) -> str:
+    if source.suffix.lower() == ".npz":
+        return ".npz"
+    return ".png" if volume.is_2d and volume.affine is None else ".nii.gz"
+
+
+def targets(source: Path, volume: Volume, output: Path | None, preview: str | None) -> Targets:
+    """Choose file names: beside the input, or in the current directory where that cannot be written."""
+    if output is None:
+        folder = source.resolve().parent
+        if not os.access(folder, os.W_OK):
+            folder = Path.cwd()
+        output = folder / f"{_stem(source)}_seg{_suffix(source, volume)}"
+    picture = output.suffix.lower() == ".png"
+    if preview is None and not picture:
+        return Targets(output, None)
+    if preview:
+        return Targets(output, Path(preview))
+    return Targets(output, output.with_name(f"{_stem(output)}_overlay.png" if picture else f"{_stem(output)}_preview.png"))
+
+
+def write(result: Segmentation, where: Targets) -> None:
+    """Write the label map and, where wanted, the preview."""
+    result.save(where.label_map)
+    if where.preview is not None:
+        result.save_preview(where.preview)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _object_summary(one: ObjectResult, result: Segmentation) -> dict[str, Any]:
+    voxels = int((result.label_map == one.label).sum())
+    return {
+        "label": one.label,
+        "name": one.name,
+        "voxels": voxels,
+        "volume_ml": None if result.volume.is_2d else round(voxels * result.volume.voxel_ml, 4),
+        "score": _number(one.score),
+        "slices": [
+            {"slice": each.slice_index, "score": _number(each.score), "area": each.area, "stop": each.stop}
+            for each in one.slices
+        ],
+    }
+
+
+def summary(result: Segmentation, where: Targets, clock: Clock) -> dict[str, Any]:
+    """Make the machine-readable summary of a run; the layout is ``docs/json-summary.md``."""
+    window = result.window
+    timings = {key: round(value, 3) for key, value in {**clock.stages, **result.timings}.items()}
+    timings["segment_ms"] = timings.pop("total_ms")
+    timings["total_ms"] = round((time.perf_counter() - clock.started) * 1e3, 3)
+    return {
+        "summary_version": SUMMARY_VERSION,
+        "lite_infer": runtime.__version__,
+        "output": str(where.label_map),
+        "preview": None if where.preview is None else str(where.preview),
+        "bundle": result.bundle,
+        "backend": result.backend,
+        "precision": result.precision,
+        "shape": list(result.label_map.shape),
+        "slice_axis": result.slice_axis,
+        "window": None
+        if window is None
+        else {
+            "level": window.level,
+            "width": window.width,
+            "lower": window.lower,
+            "upper": window.upper,
+            "origin": window.origin,
+        },
+        "objects": [_object_summary(one, result) for one in result.objects],
+        "timings": timings,
+    }
+
+
+def report(data: dict[str, Any]) -> str:
+    """Say the same to a person, in a few lines."""
+    window = data["window"]
+    shown = "uint8 as it is" if window is None else f"{window['level']:g},{window['width']:g} ({window['origin']})"
+    lines = [f"model     {data['bundle']} on {data['backend']} {data['precision']}, window {shown}"]
+    for one in data["objects"]:
+        kept = [each["slice"] for each in one["slices"] if each["area"]]
+        extent = f"slices {min(kept)} to {max(kept)}" if kept else "nothing found"
+        size = "" if one["volume_ml"] is None else f" = {one['volume_ml']:.2f} ml"
+        score = "" if one["score"] is None else f", score {one['score']:.2f}"
+        stops = sorted({each["stop"] for each in one["slices"] if each["stop"]})
+        reason = f", stopped by {' and '.join(stops)}" if stops else ""
+        lines.append(f"{one['label']:<9} {one['name']}: {one['voxels']} voxels{size}, {extent}{score}{reason}")
+    times = data["timings"]
+    lines.append(
+        f"time      {times['total_ms'] / 1e3:.2f} s: read {times['read_ms']:.0f} ms, start {times['start_ms']:.0f} ms, "
+        f"encode {times['encode_ms']:.0f} ms ({times['slices_encoded']:.0f} slices, {times['slices_cached']:.0f} from "
+        f"the cache), decode {times['decode_ms']:.0f} ms ({times['prompts_decoded']:.0f} prompts), "
+        f"write {times['write_ms']:.0f} ms"
+    )
+    lines.append(f"written   {data['output']}")
+    if data["preview"] is not None:
+        lines.append(f"          {data['preview']}")
+    return "\n".join(lines)
+
+
+class ProgressBar:
+    """A tqdm bar that is a progress callback of `Session.segment`."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="slice", leave=False)
+
+    def __enter__(self) -> ProgressBar:
+        """Return the bar."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar from the terminal."""
+        self._bar.close()
+
+    def __call__(self, event: runtime.Progress) -> None:
+        """Show one more slice."""
+        self._bar.total = event.total
+        self._bar.set_description(event.name, refresh=False)
+        self._bar.update(event.done - self._bar.n)
+
+
+def demo_command() -> list[str]:
+    """Arguments that the demo runs: nibabel's MR sample, a box around a lateral ventricle."""
+    sample = files("nibabel") / "tests" / "data" / "example4d.nii.gz"
+    if not sample.is_file():
+        msg = "nibabel is installed without its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"
+        raise BackendUnavailable(msg)
+    return [
+        str(sample), "--volume", "0", "--box", "ventricle=45,32,62,64@12",
+        "-o", "demo_segmentation.nii.gz", "--preview", "demo_preview.png",
+    ]
+
+
+def cache_summary(info: CacheInfo) -> dict[str, Any]:
+    """Make ``lite-infer cache info --json``."""
+    return {
+        "directory": str(info.directory),
+        "entries": info.disk_entries,
+        "bytes": info.disk_bytes,
+        "limit_bytes": info.disk_limit,
+    }
+
+
+def cache_report(info: CacheInfo) -> str:
+    """Say where the cache is and how full."""
+    mib = 1 << 20
+    return (
+        f"{info.disk_entries} embeddings, {info.disk_bytes / mib:.1f} of at most {info.disk_limit / mib:.0f} MiB, "
+        f"in {info.directory}"
+    )

@@ -1,0 +1,195 @@
+"""One call of `Session.segment`: slices through encoder, cache and decoder, masks back into file order.
+
+Knows views, windows and propagation, and a session only as two callables; holds the state of one call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import Cancelled, ImageError
+from runtime.geometry import PlaneView, Volume
+from runtime.intensity import Window
+from runtime.manifest import ChainSettings, LoopSettings
+from runtime.prompts import PlannedObject
+from runtime.propagate import SlicePrompt, propagate
+from runtime.segmentation import ObjectResult
+from runtime.transforms import Frame
+from runtime.types import Embedding, Prediction, SliceResult
+
+__all__ = ["Progress", "VolumeRun"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One decoded slice, told to the progress callback.
+
+    Attributes
+    ----------
+    name : str
+        The object.
+    slice_index : int
+        The slice, in file order.
+    done : int
+        Slices decoded so far, over all objects.
+    total : int or None
+        Slices to decode at most; None where propagation decides.
+    """
+
+    name: str
+    slice_index: int
+    done: int
+    total: int | None
+
+
+@dataclass(slots=True)
+class VolumeRun:
+    """State of one segmentation: what is asked, and the clocks.
+
+    Attributes
+    ----------
+    encode : callable
+        uint8 image in the view -> (Embedding, whether it came from the cache).
+    decode : callable
+        (Embedding, SlicePrompt) -> Prediction for one prompt.
+    blank : Prediction
+        The answer on a slice of one intensity, where there is nothing to find.
+    """
+
+    volume: Volume
+    view: PlaneView
+    frame: Frame
+    window: Window | None
+    encode: Callable[[NDArray[np.uint8]], tuple[Embedding, bool]]
+    decode: Callable[[Embedding, SlicePrompt], Prediction]
+    blank: Prediction
+    settings: ChainSettings | LoopSettings
+    progress: Callable[[Progress], None] | None = None
+    cancel: Callable[[], bool] | None = None
+    timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
+    _done: int = 0
+
+    def pixels(self, position: int) -> NDArray[np.uint8]:
+        """Windowed slice at a position of the view."""
+        started = time.perf_counter()
+        image = self.view.image(self.volume.array, position)
+        pixels = image if self.window is None else self.window.apply(image)
+        self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
+        return pixels
+
+    def embedding(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """Embedding of a windowed slice."""
+        started = time.perf_counter()
+        embedding, cached = self.encode(pixels)
+        self.timings["encode_ms"] += (time.perf_counter() - started) * 1e3
+        self.timings["slices_cached" if cached else "slices_encoded"] += 1
+        return embedding
+
+    def decode_slice(self, position: int, prompt: SlicePrompt) -> Prediction:
+        """Decode one prompt on one slice; the callable that propagation is given."""
+        if self.cancel is not None and self.cancel():
+            msg = "cancelled; nothing was written"
+            raise Cancelled(msg)
+        pixels = self.pixels(position)
+        if pixels.min() == pixels.max():
+            return self.blank
+        embedding = self.embedding(pixels)
+        started = time.perf_counter()
+        prediction = self.decode(embedding, prompt)
+        self.timings["decode_ms"] += (time.perf_counter() - started) * 1e3
+        self.timings["prompts_decoded"] += 1
+        return prediction
+
+    def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
+        """Segment every object, each on its own; overlaps are decided by the caller."""
+        for position in sorted({anchor for one in objects for anchor in one.plan.anchors}):
+            pixels = self.pixels(position)
+            if pixels.min() == pixels.max():
+                msg = (
+                    f"slice {self.view.slice_index(position)} has one intensity only; "
+                    "prompt a slice that shows the object, or choose another window"
+                )
+                raise ImageError(msg)
+        return tuple(self._object(one, self._total(objects)) for one in objects)
+
+    def _object(self, planned: PlannedObject, total: int | None) -> ObjectResult:
+        slices: list[SliceResult] = []
+        kept: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
+        for step in propagate(self.decode_slice, planned.plan, self.frame, self.settings):
+            prediction = step.prediction
+            index = self.view.slice_index(step.slice_index)
+            area = 0 if step.stop else int(prediction.areas[0])
+            slices.append(SliceResult(index, float(prediction.scores[0]), area, step.stop))
+            if area:
+                kept[step.slice_index] = _cropped(prediction)
+            self._done += 1
+            if self.progress is not None:
+                self.progress(Progress(planned.name, index, self._done, total))
+        corner, crop = self._assemble(kept)
+        scores = [one.score for one in slices if one.area]
+        return ObjectResult(
+            name=planned.name,
+            label=planned.plan.label,
+            score=float(np.mean(scores)) if scores else float("nan"),
+            slices=tuple(sorted(slices, key=lambda one: one.slice_index)),
+            corner=corner,
+            crop=crop,
+            shape=self.volume.shape,
+        )
+
+    def _total(self, objects: list[PlannedObject]) -> int | None:
+        if not all(one.plan.known_extent for one in objects):
+            return None
+        return sum(one.plan.extent[1] - one.plan.extent[0] + 1 for one in objects)
+
+    def _assemble(
+        self, kept: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]]
+    ) -> tuple[tuple[int, int, int], NDArray[np.bool_]]:
+        """Stack the slices' crops into one crop in file order."""
+        if not kept:
+            return (0, 0, 0), np.zeros((0, 0, 0), dtype=np.bool_)
+        boxes = np.stack([box for box, _ in kept.values()])
+        x0, y0 = boxes[:, :2].min(axis=0)
+        x1, y1 = boxes[:, 2:].max(axis=0)
+        indices = [self.view.slice_index(position) for position in kept]
+        first = min(indices)
+        rows, columns, _ = self.view.shape
+        u0, v0 = _file_corner(self.view, (rows, columns), (x0, y0, x1, y1))
+        stack: NDArray[np.bool_] | None = None
+        for index, (box, piece) in zip(indices, kept.values(), strict=True):
+            plane = np.zeros((y1 - y0 + 1, x1 - x0 + 1), dtype=np.bool_)
+            plane[box[1] - y0 : box[3] - y0 + 1, box[0] - x0 : box[2] - x0 + 1] = piece
+            turned = self.view.to_file(plane)  # (rows, columns) -> (u, v)
+            if stack is None:
+                stack = np.zeros((max(indices) - first + 1, *turned.shape), dtype=np.bool_)
+            stack[index - first] = turned
+        corner = [u0, v0]
+        corner.insert(self.view.slice_axis, first)
+        i, j, k = (int(value) for value in corner)
+        return (i, j, k), np.moveaxis(np.asarray(stack), 0, self.view.slice_axis)
+
+
+_TIMINGS = ("window_ms", "encode_ms", "decode_ms", "slices_encoded", "slices_cached", "prompts_decoded")
+
+
+def _cropped(prediction: Prediction) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Box and copied crop of the only mask, so that the full-size mask can be freed."""
+    box = prediction.boxes[0]
+    return box, prediction.masks[0, box[1] : box[3] + 1, box[0] : box[2] + 1].copy()
+
+
+def _file_corner(
+    view: PlaneView, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> tuple[int, int]:
+    """Lowest (u, v) in file axes of an inclusive box of the view; the inverse of `PlaneView.box_to_view`."""
+    rows, columns = size
+    x0, y0, x1, y1 = box
+    x = columns - 1 - x1 if view.flip_columns else x0
+    y = rows - 1 - y1 if view.flip_rows else y0
+    return (y, x) if view.swap else (x, y)
+

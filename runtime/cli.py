@@ -1,0 +1,261 @@
+"""The command line ``lite-infer``: parse, call the public API, print.
+
+Knows argparse, exit codes and the public API; does no arithmetic on images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import runtime
+from runtime import _cli_output, errors
+from runtime.geometry import PLANES, Volume
+from runtime.intensity import PRESETS
+from runtime.prompt_text import parse_box, parse_point, read_prompts
+from runtime.segmentation import OVERLAP_POLICIES
+from runtime.types import Box, Point
+
+__all__ = ["main"]
+
+EXIT_CODES: tuple[tuple[type[errors.LiteInferError], int], ...] = (
+    (errors.PromptError, 2),
+    (errors.ImageError, 3),
+    (errors.BundleError, 4),
+    (errors.BackendError, 5),
+    (errors.OutputError, 6),
+    (errors.Cancelled, 130),
+)
+COMMANDS = ("cache", "demo", "perf")
+
+_EPILOG = """\
+examples:
+  lite-infer ct.nii.gz --box 10,20,80,90              a box on the middle slice, followed through the volume
+  lite-infer ct.nii.gz --box liver=10,20,80,90@40     the same on slice 40, with a name
+  lite-infer ct.nii.gz --box 10,20,5,80,90,40         a box through slices 5 to 40
+  lite-infer photo.png --box 30,30,200,180 --preview  a 2-D image
+other commands: lite-infer demo | cache info | cache clear | perf
+
+Boxes are voxel indices in file order, 0-based, both ends inclusive. Research use only, unless you validate
+the results for your purpose."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise errors.PromptError(f"{message}; see {self.prog} --help")  # noqa: EM102 - argparse hands it over
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (0 done, 2 usage, 3 image, 4 bundle, 5 backend, 6 output)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _dispatch(arguments)
+    except errors.LiteInferError as error:
+        if debug:
+            raise
+        print(f"lite-infer: error: {error}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("lite-infer: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else ""
+    if command == "cache":
+        return _cache(arguments[1:])
+    if command == "perf":
+        from perf.cli import main as perf_main
+
+        return perf_main(arguments[1:])
+    if command == "demo":
+        return _demo(arguments[1:])
+    return _segment(_segment_parser().parse_args(arguments))
+
+
+def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog,
+        description="Segment what is inside a box, in an image or through a volume.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", nargs="?", help="NIfTI, DICOM file or folder, PNG, JPEG or challenge NPZ")
+    parser.add_argument("-i", "--input", dest="input_option", metavar="FILE", help="the same as an option")
+    parser.add_argument("--version", action="version", version=f"lite-infer {runtime.__version__}")
+    _prompt_options(parser.add_argument_group("prompts (docs/prompts.md)"))
+    group = parser.add_argument_group("image")
+    group.add_argument("--volume", type=int, metavar="N", help="time point of a 4-D file, from 0")
+    group.add_argument("--series", metavar="UID", help="series of a folder with several")
+    group.add_argument("--window", metavar="LEVEL,WIDTH", help=f"intensity window, or {', '.join(PRESETS)}")
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the label map goes")
+    group.add_argument("-p", "--preview", nargs="?", const="", metavar="PNG", help="write a preview PNG as well")
+    group.add_argument("--overlap", choices=OVERLAP_POLICIES, default="last", help="who keeps shared voxels")
+    group.add_argument("--json", action="store_true", help="print a summary as JSON (docs/json-summary.md)")
+    _run_options(parser)
+    return parser
+
+
+def _prompt_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--box", action="append", default=[], metavar="[NAME=]X0,Y0,X1,Y1[@SLICE]", help="or six numbers; repeatable")
+    group.add_argument("--point", action="append", default=[], metavar="[NAME=]X,Y[,Z],+", help="click; - beside the object")
+    group.add_argument("--prompts", type=Path, metavar="FILE", help="boxes and points from JSON or CSV")
+    group.add_argument("--slice", type=int, metavar="K", help="slice of boxes without one (default: middle)")
+    group.add_argument("--plane", choices=PLANES, help="slices along an anatomical plane instead of k")
+    group.add_argument("--slice-axis", type=int, choices=(0, 1, 2), help="slices along a voxel axis (default 2)")
+    group.add_argument("--z-range", metavar="FIRST,LAST", help="slices of the object, both included")
+    group.add_argument("--world", action="store_true", help="boxes are in RAS millimetres, axial by default")
+    group.add_argument("--mode", choices=("chain", "published"), default="chain", help="propagation")
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--bundle", metavar="NAME", help="name or folder of a bundle (default: the built-in model)")
+    group.add_argument("--backend", choices=("auto", "openvino", "onnxruntime"), default="auto")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16", "int8"), default="auto")
+    group.add_argument("--threads", type=int, metavar="N", help="default: physical cores")
+    group.add_argument("--no-cache", action="store_true", help="keep no embeddings on disk (they contain the image)")
+    group = parser.add_argument_group("messages")
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    group.add_argument("-v", "--verbose", action="store_true", help="print what is decided on the way")
+    group.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _segment(options: argparse.Namespace) -> int:
+    name = options.input or options.input_option
+    if name is None:
+        msg = "no input; give a file, for example: lite-infer volume.nii.gz --box 10,20,80,90"
+        raise errors.PromptError(msg)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="lite-infer: %(message)s")
+    clock = _cli_output.Clock()
+    given = _prompts(options)
+    with clock.stage("read"):
+        volume = runtime.load(name, volume=options.volume, series=options.series)
+    slice_axis = _slice_axis(options, volume)
+    prompts = _placed(options, volume, given, slice_axis) or list(volume.prompts)
+    if not prompts:
+        msg = "no prompt; give --box X0,Y0,X1,Y1, --point or --prompts FILE"
+        raise errors.PromptError(msg)
+    targets = _cli_output.targets(Path(name), volume, options.output, options.preview)
+    with clock.stage("start"):
+        session = runtime.Session(
+            options.bundle,
+            backend=options.backend,
+            precision=options.precision,
+            threads=options.threads,
+            cache=not options.no_cache,
+        )
+    with session, _progress_bar(options) as progress:
+        result = session.segment(
+            volume,
+            prompts=prompts,
+            slice_index=options.slice,
+            slice_axis=slice_axis,
+            z_range=_z_range(options.z_range),
+            window=options.window,
+            mode=options.mode,
+            overlap=options.overlap,
+            progress=progress,
+        )
+    with clock.stage("write"):
+        _cli_output.write(result, targets)
+    summary = _cli_output.summary(result, targets, clock)
+    if options.json:
+        print(json.dumps(summary, indent=2, allow_nan=False))
+    elif not options.quiet:
+        print(_cli_output.report(summary))
+    return 0
+
+
+def _prompts(options: argparse.Namespace) -> list[Box | Point]:
+    found: list[Box | Point] = [parse_box(text) for text in options.box]
+    if options.prompts is not None:
+        found += read_prompts(options.prompts)
+    return found + [parse_point(text) for text in options.point]
+
+
+def _slice_axis(options: argparse.Namespace, volume: Volume) -> int:
+    if options.plane is not None and options.slice_axis is not None:
+        msg = "--plane and --slice-axis say the same thing; give one of them"
+        raise errors.PromptError(msg)
+    if options.slice_axis is not None:
+        return int(options.slice_axis)
+    if options.plane is not None:
+        return volume.slice_axis_of(options.plane)
+    return volume.slice_axis_of("axial") if options.world and volume.affine is not None else 2
+
+
+def _placed(
+    options: argparse.Namespace, volume: Volume, prompts: list[Box | Point], slice_axis: int
+) -> list[Box | Point]:
+    """Turn world boxes into voxel boxes; leave all else as it is."""
+    if not options.world:
+        return prompts
+    placed: list[Box | Point] = []
+    for prompt in prompts:
+        if isinstance(prompt, Point):
+            msg = "--world applies to boxes; give points in voxels without --world"
+            raise errors.PromptError(msg)
+        box = runtime.world_box(volume, prompt.xyxy, slice_axis, prompt.slice_index)
+        placed.append(Box(box.xyxy, box.slice_index, prompt.name))
+    return placed
+
+
+def _z_range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        first, last = (int(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"--z-range {text!r}: wanted two slice indices, FIRST,LAST"
+        raise errors.PromptError(msg) from error
+    return first, last
+
+
+@contextlib.contextmanager
+def _progress_bar(options: argparse.Namespace) -> Iterator[_cli_output.ProgressBar | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if options.quiet or options.json or not sys.stderr.isatty():
+        yield None
+        return
+    with _cli_output.ProgressBar() as bar:
+        yield bar
+
+
+def _demo(arguments: list[str]) -> int:
+    """Segment a real MR volume that comes with nibabel, exactly as ``lite-infer FILE --box ...`` does."""
+    parser = _Parser(prog="lite-infer demo", description=_demo.__doc__)
+    _run_options(parser)
+    parser.add_argument("--json", action="store_true", help="print a summary as JSON")
+    parser.parse_args(arguments)
+    command = _cli_output.demo_command()
+    if not {"-q", "--quiet", "--json"} & set(arguments):
+        print("lite-infer", " ".join(command))
+    return _segment(_segment_parser().parse_args([*command, *arguments]))
+
+
+def _cache(arguments: list[str]) -> int:
+    parser = _Parser(prog="lite-infer cache", description="The embeddings kept on disk; they contain images.")
+    parser.add_argument("action", choices=("info", "clear"))
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    with runtime.EmbeddingCache() as cache:
+        if options.action == "clear":
+            cache.clear()
+        info = cache.info()
+    if options.json:
+        print(json.dumps(_cli_output.cache_summary(info), indent=2))
+    else:
+        print(_cli_output.cache_report(info))
+    return 0

@@ -1,0 +1,454 @@
+"""The public face: open a bundle once, then encode, decode and segment.
+
+Knows every layer below; knows no file format (it takes arrays and Volumes) and no graph format.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from runtime import _decoding
+from runtime._volume_run import Progress, VolumeRun
+from runtime.backends import Backend, BackendOptions, choose_backend, default_threads, open_backend, resolve_precision
+from runtime.bundle import Bundle, open_bundle
+from runtime.cache import EmbeddingCache, cache_directory, content_digest, embedding_key
+from runtime.errors import ImageError, PromptError, SessionStateError
+from runtime.geometry import Volume, plane_view
+from runtime.intensity import choose_window
+from runtime.manifest import ChainSettings, LoopSettings, Manifest
+from runtime.prompts import PlannedObject, plan_objects
+from runtime.propagate import SlicePrompt
+from runtime.segmentation import BARE_ARRAY, Segmentation, build_label_map
+from runtime.transforms import Frame, check_supported, encoder_input, frame_of
+from runtime.types import Box, Embedding, Point, Prediction
+
+__all__ = ["Session"]
+
+MAX_PIXELS = 1 << 28
+"""Largest image that `Session.encode` takes."""
+
+
+class Session:
+    """A bundle, opened for inference on the CPU.
+
+    Safe to use from several threads at once. After ``os.fork`` the child must open its own session.
+
+    Parameters
+    ----------
+    bundle : str or path-like, optional
+        Name of an installed bundle, or path of a bundle folder. Default: the model that comes with
+        lite-infer.
+    backend : {"auto", "openvino", "onnxruntime"}
+        Inference engine. ``auto`` takes OpenVINO where it is installed and the bundle has a graph for it.
+    precision : {"auto", "fp32", "bf16", "fp16", "int8"}
+        Inference precision. ``auto`` takes bfloat16 where the CPU computes it natively, else float32;
+        ``int8`` takes the bundle's INT8 graphs.
+    threads : int, optional
+        Threads of the inference engine. Default: the physical cores this process may use.
+    cache : bool or EmbeddingCache
+        True keeps embeddings in memory and, across processes, in the user's cache folder (they contain the
+        image); False keeps them in memory only, for the life of the session.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is unknown, damaged or made for another version.
+    BackendError
+        If the engine is not installed or cannot run the bundle in that precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import runtime
+    >>> image = np.zeros((60, 80), np.uint8)
+    >>> image[20:40, 30:60] = 200
+    >>> with runtime.Session(cache=False) as session:
+    ...     embedding = session.encode(image)
+    ...     prediction = session.decode(embedding, boxes=[[28, 18, 62, 42]])
+    >>> prediction.masks.shape
+    (1, 60, 80)
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        cache: bool | EmbeddingCache = True,
+    ) -> None:
+        if threads is not None and (isinstance(threads, bool) or threads < 1):
+            msg = f"threads {threads!r}: wanted a whole number from 1"
+            raise PromptError(msg)
+        self._bundle: Bundle = open_bundle(bundle)
+        check_supported(self._bundle.manifest)
+        self._backend = choose_backend(backend, self._bundle)
+        self._precision = resolve_precision(precision, self._backend, self._bundle)
+        self._threads = threads or default_threads()
+        if isinstance(cache, EmbeddingCache):
+            self._cache = cache
+        else:
+            self._cache = EmbeddingCache() if cache else EmbeddingCache(disk_bytes=0)
+        self._owns_cache = not isinstance(cache, EmbeddingCache)
+        manifest = self._bundle.manifest
+        self._transform = msgspec.json.encode([manifest.input, manifest.embedding]).decode()
+        self._graph_sha256 = self._bundle.graph_sha256("encoder", self._backend, self._precision)
+        self._graphs: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """Facts of the bundle."""
+        return self._bundle.manifest
+
+    @property
+    def backend(self) -> str:
+        """Inference engine in use: ``openvino`` or ``onnxruntime``."""
+        return self._backend
+
+    @property
+    def precision(self) -> str:
+        """Inference precision in use: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
+        return self._precision
+
+    @property
+    def threads(self) -> int:
+        """Threads of the inference engine."""
+        return self._threads
+
+    @property
+    def cache(self) -> EmbeddingCache:
+        """The embedding cache in use."""
+        return self._cache
+
+    def __enter__(self) -> Session:
+        """Return the session; leaving the ``with`` block closes it."""
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
+        with self._lock:
+            self._closed = True
+            graphs, self._graphs = self._graphs, {}
+        for graph in graphs.values():
+            graph.close()
+        if self._owns_cache:
+            self._cache.close()
+
+    def warm_up(self) -> None:
+        """Load both graphs now rather than on first use, for example while a window opens.
+
+        Raises
+        ------
+        InferenceError
+            If a graph does not compile.
+        """
+        self._graph("encoder")
+        self._graph("decoder")
+
+    def encode(
+        self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None
+    ) -> Embedding:
+        """Compute the embedding of one image.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, uint16, int16 or float, shape (H, W) or (H, W, 3)
+            Rows first. uint8 is taken as it is; other intensities are windowed as a volume's are.
+        window : str or tuple of 2 float, optional
+            Preset name or (level, width).
+
+        Returns
+        -------
+        embedding : Embedding
+            Input of any number of `decode` calls.
+
+        Raises
+        ------
+        ImageError
+            If the array is not an image of at least one pixel.
+        PromptError
+            If the window is malformed.
+        SessionStateError
+            If the session is closed or was inherited through a fork.
+        """
+        self._check_usable()
+        volume = _bare_volume(np.asarray(image))
+        chosen = choose_window(volume, window)
+        plane = np.asarray(image)
+        return self._encode(plane if chosen is None else chosen.apply(plane))[0]
+
+    def decode(
+        self,
+        embedding: Embedding,
+        *,
+        boxes: ArrayLike | None = None,
+        points: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        masks: ArrayLike | None = None,
+    ) -> Prediction:
+        """Predict one mask per prompt on an encoded image.
+
+        Parameters
+        ----------
+        embedding : Embedding
+            From `encode` of this bundle.
+        boxes : array-like, shape (N, 4), optional
+            xyxy in image pixels, 0-based, both ends inclusive.
+        points : array-like, shape (N, P, 2), optional
+            xy in image pixels.
+        point_labels : array-like, shape (N, P), optional
+            1 on the object, 0 beside it, -1 padding.
+        masks : array-like of float32, shape (N, 1, h, w), optional
+            Earlier ``low_res_logits`` of the same objects, in the input frame.
+
+        Returns
+        -------
+        prediction : Prediction
+            Masks at the size of the image, scores and logits.
+
+        Raises
+        ------
+        PromptError
+            If a prompt is malformed, outside the image, or not understood by the bundle.
+        SessionStateError
+            If the session is closed or was inherited through a fork.
+        """
+        self._check_usable()
+        self._check_own(embedding)
+        frame = frame_of(self.manifest, embedding.original_size)
+        arrays = _decoding.prompt_arrays(
+            self.manifest, frame, boxes=boxes, points=points, point_labels=point_labels, masks=masks
+        )
+        return self._predict(embedding, arrays, frame)
+
+    def segment(
+        self,
+        image: Volume | NDArray[Any],
+        *,
+        box: Box | Sequence[float] | None = None,
+        boxes: Sequence[Box | Sequence[float]] = (),
+        points: Sequence[Point | Sequence[float]] = (),
+        prompts: Sequence[Box | Point] = (),
+        slice_index: int | None = None,
+        slice_axis: int = 2,
+        z_range: tuple[int, int] | None = None,
+        window: str | tuple[float, float] | None = None,
+        mode: Literal["chain", "published"] = "chain",
+        overlap: Literal["last", "first"] = "last",
+        progress: Callable[[Progress], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment objects in a volume or an image.
+
+        A box of four numbers in a volume is propagated both ways from its slice until the object ends; a
+        box of six numbers, or ``z_range``, states where it ends.
+
+        Parameters
+        ----------
+        image : Volume, or ndarray of shape (H, W), (H, W, 3) or (I, J, K)
+            What to segment. A bare array of two axes, or with a last axis of 3 (colour), is one image, rows
+            first; another array of three axes is a volume in i, j, k order.
+        box : Box or sequence of 4 or 6 float, optional
+            Prompt of one object; `Box` tells the convention.
+        boxes : sequence of Box or of 4 or 6 float
+            Prompts of several objects, labelled 1..n. Boxes of one name are prompts of one object.
+        points : sequence of Point or of (x, y) or (x, y, z)
+            Clicks; bare tuples lie on the object.
+        prompts : sequence of Box or Point
+            Further prompts.
+        slice_index : int, optional
+            Slice of the boxes of four numbers. Default: the middle slice.
+        slice_axis : int
+            Voxel axis that slices are stacked along.
+        z_range : tuple of 2 int, optional
+            First and last slice of the objects, both included.
+        window : str or tuple of 2 float, optional
+            Intensity window: preset name, ``"LEVEL,WIDTH"`` or (level, width).
+        mode : {"chain", "published"}
+            lite-infer's propagation, or the published loop of the bundle's authors.
+        overlap : {"last", "first"}
+            Which object keeps a voxel that several claim.
+        progress : callable, optional
+            Called with a `Progress` after every decoded slice, in the calling thread.
+        cancel : callable, optional
+            Asked before every slice; a true answer raises `Cancelled`. ``threading.Event().is_set`` is one.
+
+        Returns
+        -------
+        segmentation : Segmentation
+            Label map, masks, scores and timings.
+
+        Raises
+        ------
+        PromptError
+            If a prompt, the window or the mode is malformed, outside the image or not understood.
+        ImageError
+            If the image cannot be segmented (constant slice, colour volume).
+        Cancelled
+            If ``cancel`` answered true.
+        SessionStateError
+            If the session is closed or was inherited through a fork.
+        """
+        self._check_usable()
+        started = time.perf_counter()
+        volume = image if isinstance(image, Volume) else _bare_volume(np.asarray(image))
+        if volume.array.ndim == 4 and volume.shape[2] > 1:
+            msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
+            raise ImageError(msg)
+        view = plane_view(volume, slice_axis)
+        wanted = _as_prompts((box,) if box is not None else (), boxes, points, prompts, slice_index)
+        objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
+        _decoding.check_understood(self.manifest, objects)
+        frame = frame_of(self.manifest, view.shape[:2])
+        run = VolumeRun(
+            volume=volume,
+            view=view,
+            frame=frame,
+            window=choose_window(volume, window),
+            encode=self._encode,
+            decode=self._decode_slice,
+            blank=_decoding.blank(self.manifest, frame),
+            settings=self._settings(mode),
+            progress=progress,
+            cancel=cancel,
+        )
+        run.timings["window_ms"] = (time.perf_counter() - started) * 1e3
+        results = run.segment(objects)
+        label_map = build_label_map(results, volume.shape, overlap)
+        if volume.is_2d:
+            label_map = label_map[:, :, 0]
+            label_map = label_map.T if volume.source is BARE_ARRAY else label_map
+        run.timings["total_ms"] = (time.perf_counter() - started) * 1e3
+        return Segmentation(
+            label_map=label_map,
+            objects=results,
+            scores=np.array([one.score for one in results], dtype=np.float32),
+            timings=run.timings,
+            window=run.window,
+            slice_axis=slice_axis,
+            backend=self._backend,
+            precision=self._precision,
+            bundle=f"{self.manifest.name} {self.manifest.version}",
+            prompts=tuple(wanted),
+            volume=volume,
+        )
+
+    def _settings(self, mode: str) -> ChainSettings | LoopSettings:
+        propagation = self.manifest.propagation
+        if mode == "chain":
+            return propagation.chain
+        if mode == "published" and propagation.published is not None:
+            return propagation.published
+        found = "chain" if propagation.published is None else "chain, published"
+        msg = f"mode {mode!r}: bundle {self.manifest.name!r} has {found}"
+        raise PromptError(msg)
+
+    def _encode(self, pixels: NDArray[np.uint8]) -> tuple[Embedding, bool]:
+        """Embedding of a uint8 image, and whether the cache had it."""
+        height, width = pixels.shape[:2]
+        frame = frame_of(self.manifest, (height, width))
+        key = embedding_key(
+            content_digest(pixels),
+            graph_sha256=self._graph_sha256,
+            backend=self._backend,
+            precision=self._precision,
+            transform=self._transform,
+        )
+        tensors = self._cache.get(key)
+        cached = tensors is not None
+        if tensors is None:
+            tensor = encoder_input(pixels, self.manifest.input, frame)
+            outputs = self._graph("encoder").run({"image": tensor})
+            tensors = _decoding.stored(self.manifest, outputs)
+            self._cache.put(key, tensors)
+        embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256)
+        return embedding, cached
+
+    def _decode_slice(self, embedding: Embedding, prompt: SlicePrompt) -> Prediction:
+        """Decode one prompt that is in the input frame already."""
+        frame = frame_of(self.manifest, embedding.original_size)
+        return self._predict(embedding, _decoding.slice_arrays(self.manifest, prompt), frame)
+
+    def _predict(self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame) -> Prediction:
+        inputs = {**_decoding.restored(self.manifest, embedding.tensors), **prompts}
+        outputs = self._graph("decoder").run(inputs)
+        return _decoding.prediction(self.manifest, outputs, frame)
+
+    def _graph(self, role: Literal["encoder", "decoder"]) -> Backend:
+        """The graph of a role, compiled on first use."""
+        with self._lock:
+            self._check_usable()
+            if role not in self._graphs:
+                options = BackendOptions(
+                    precision=self._precision, threads=self._threads, cache_directory=cache_directory() / "graphs"
+                )
+                path = self._bundle.graph_path(role, self._backend, self._precision)
+                self._graphs[role] = open_backend(self._backend, path, options)
+            return self._graphs[role]
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            msg = "this session was created before a fork; create a new Session in the child process"
+            raise SessionStateError(msg)
+        if self._closed:
+            msg = "this session is closed; create a new Session"
+            raise SessionStateError(msg)
+
+    def _check_own(self, embedding: Embedding) -> None:
+        if embedding.graph_sha256 != self._graph_sha256:
+            msg = "this embedding was made by another bundle or precision; encode the image with this session"
+            raise PromptError(msg)
+
+
+def _bare_volume(array: NDArray[Any]) -> Volume:
+    """Wrap a bare array; (H, W[, 3]) becomes a 2-D image, (I, J, K) a volume without affine."""
+    if array.size > MAX_PIXELS and array.ndim == 2:
+        msg = f"image of shape {array.shape}: wanted at most {MAX_PIXELS} pixels"
+        raise ImageError(msg)
+    if array.ndim == 2:
+        return Volume(array.T[:, :, np.newaxis], is_2d=True, source=BARE_ARRAY)
+    if array.ndim == 3 and array.shape[2] == 3:
+        return Volume(array.swapaxes(0, 1)[:, :, np.newaxis, :], is_2d=True, source=BARE_ARRAY)
+    if array.ndim == 3:
+        return Volume(array)
+    msg = f"array of shape {array.shape}: wanted (H, W), (H, W, 3) or (I, J, K)"
+    raise ImageError(msg)
+
+
+def _as_prompts(
+    box: Sequence[Box | Sequence[float]],
+    boxes: Sequence[Box | Sequence[float]],
+    points: Sequence[Point | Sequence[float]],
+    prompts: Sequence[Box | Point],
+    slice_index: int | None,
+) -> list[Box | Point]:
+    """All prompts of a call as frozen values; flat boxes without a slice lie on ``slice_index``."""
+    found: list[Box | Point] = []
+    for one in (*box, *boxes, *prompts):
+        prompt = one if isinstance(one, Box | Point) else Box(tuple(one))
+        if isinstance(prompt, Box) and not prompt.is_3d and prompt.slice_index is None:
+            prompt = Box(prompt.xyxy, slice_index, prompt.name)
+        found.append(prompt)
+    found += [one if isinstance(one, Point) else Point(tuple(one)) for one in points]
+    return found
