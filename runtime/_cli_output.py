@@ -89,7 +89,7 @@ def targets(source: Path, volume: Volume, output: Path | None, preview: str | No
         return Targets(output, None)
     if preview:
         return Targets(output, Path(preview))
-    return Targets(output, output.with_name(f"{_stem(output)}_overlay.png" if picture else f"{_stem(output)}_preview.png"))
+    return Targets(output, output.with_name(f"{_stem(output)}_{'overlay' if picture else 'preview'}.png"))
 
 
 def write(result: Segmentation, where: Targets) -> None:
@@ -201,11 +201,18 @@ def demo_command() -> list[str]:
     """Arguments that the demo runs: nibabel's MR sample, a box around a lateral ventricle."""
     sample = files("nibabel") / "tests" / "data" / "example4d.nii.gz"
     if not sample.is_file():
-        msg = "nibabel is installed without its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"
+        msg = "nibabel lacks its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"
         raise BackendUnavailable(msg)
     return [
-        str(sample), "--volume", "0", "--box", "ventricle=45,32,62,64@12",
-        "-o", "demo_segmentation.nii.gz", "--preview", "demo_preview.png",
+        str(sample),
+        "--volume",
+        "0",
+        "--box",
+        "ventricle=45,32,62,64@12",
+        "-o",
+        "demo_segmentation.nii.gz",
+        "--preview",
+        "demo_preview.png",
     ]
 
 

@@ -215,5 +215,11 @@ def prediction(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], frame: F
 def blank(manifest: Manifest, frame: Frame) -> Prediction:
     """Prediction of one prompt that finds nothing."""
     logits = np.full((1, 1, *manifest.output.low_res_size), manifest.output.threshold - 10, np.float32)
-    return prediction(manifest, {"low_res_logits": logits.repeat(manifest.output.candidates, axis=1),
-                                 "scores": np.zeros((1, manifest.output.candidates), np.float32)}, frame)
+    return prediction(
+        manifest,
+        {
+            "low_res_logits": logits.repeat(manifest.output.candidates, axis=1),
+            "scores": np.zeros((1, manifest.output.candidates), np.float32),
+        },
+        frame,
+    )

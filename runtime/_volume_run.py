@@ -183,13 +183,10 @@ def _cropped(prediction: Prediction) -> tuple[NDArray[np.int64], NDArray[np.bool
     return box, prediction.masks[0, box[1] : box[3] + 1, box[0] : box[2] + 1].copy()
 
 
-def _file_corner(
-    view: PlaneView, size: tuple[int, int], box: tuple[int, int, int, int]
-) -> tuple[int, int]:
+def _file_corner(view: PlaneView, size: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[int, int]:
     """Lowest (u, v) in file axes of an inclusive box of the view; the inverse of `PlaneView.box_to_view`."""
     rows, columns = size
     x0, y0, x1, y1 = box
     x = columns - 1 - x1 if view.flip_columns else x0
     y = rows - 1 - y1 if view.flip_rows else y0
     return (y, x) if view.swap else (x, y)
-

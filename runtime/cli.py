@@ -107,8 +107,9 @@ def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
 
 
 def _prompt_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--box", action="append", default=[], metavar="[NAME=]X0,Y0,X1,Y1[@SLICE]", help="or six numbers; repeatable")
-    group.add_argument("--point", action="append", default=[], metavar="[NAME=]X,Y[,Z],+", help="click; - beside the object")
+    box, point = "[NAME=]X0,Y0,X1,Y1[@SLICE]", "[NAME=]X,Y[,Z],+"
+    group.add_argument("--box", action="append", default=[], metavar=box, help="or six numbers; repeatable")
+    group.add_argument("--point", action="append", default=[], metavar=point, help="click; - beside the object")
     group.add_argument("--prompts", type=Path, metavar="FILE", help="boxes and points from JSON or CSV")
     group.add_argument("--slice", type=int, metavar="K", help="slice of boxes without one (default: middle)")
     group.add_argument("--plane", choices=PLANES, help="slices along an anatomical plane instead of k")

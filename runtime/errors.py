@@ -66,7 +66,7 @@ class BackendError(LiteInferError):
     """An inference engine cannot do what was asked."""
 
 
-class BackendUnavailable(BackendError, ImportError):  # noqa: N818 - the name is part of the public API
+class BackendUnavailable(BackendError, ImportError):
     """An inference engine, or a compiled part of this package, is not installed or does not load."""
 
 
@@ -94,7 +94,7 @@ class DownloadError(LiteInferError):
     """A file could not be fetched, or what was fetched has the wrong sha256."""
 
 
-class Cancelled(LiteInferError):  # noqa: N818 - it is a request, not a failure
+class Cancelled(LiteInferError):
     """The caller asked to stop; nothing was written."""
 
 

@@ -68,9 +68,7 @@ class Window:
         pixels : ndarray of uint8, same shape
             A new array. All zero where ``upper`` does not exceed ``lower``.
         """
-        return kernels.window_to_uint8(
-            image, self.lower, self.upper, zero_stays_zero=self.zero_stays_zero
-        )
+        return kernels.window_to_uint8(image, self.lower, self.upper, zero_stays_zero=self.zero_stays_zero)
 
 
 def _slabs(array: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -105,9 +105,7 @@ def parse_point(text: str) -> Point:
     if sign.strip() not in ("+", "-"):
         msg = f"point {text!r}: wanted x,y,+ or x,y,z,+ (on the object), or - instead of + (beside it)"
         raise PromptError(msg)
-    return Point(
-        _floats(parts, f"point {text!r}"), positive=sign.strip() == "+", slice_index=slice_index, name=name
-    )
+    return Point(_floats(parts, f"point {text!r}"), positive=sign.strip() == "+", slice_index=slice_index, name=name)
 
 
 def read_prompts(path: Path) -> list[Box | Point]:

@@ -160,9 +160,7 @@ class _Placement:
         ends = sorted(self._position(_slice_of(end, 0, self.volume, axis)) for end in self.z_range)
         return (ends[0], ends[1])
 
-    def _points(
-        self, points: Sequence[Point], default: int
-    ) -> dict[int, tuple[tuple[float, float, float], ...]]:
+    def _points(self, points: Sequence[Point], default: int) -> dict[int, tuple[tuple[float, float, float], ...]]:
         placed: dict[int, tuple[tuple[float, float, float], ...]] = {}
         u, v = self.axes
         axis = self.view.slice_axis
@@ -223,8 +221,7 @@ def plan_objects(
         raise PromptError(msg)
     placement = _Placement(volume, view, slice_index, z_range)
     return [
-        PlannedObject(group.name, placement.plan(group, label))
-        for label, group in enumerate(group_prompts(prompts), 1)
+        PlannedObject(group.name, placement.plan(group, label)) for label, group in enumerate(group_prompts(prompts), 1)
     ]
 
 

@@ -92,9 +92,7 @@ Decode = Callable[[int, SlicePrompt], Prediction]
 """Decodes one prompt on one slice, given the slice's position in the view."""
 
 
-def propagate(
-    decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings
-) -> Iterator[Step]:
+def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings) -> Iterator[Step]:
     """Segment one object slice by slice.
 
     Parameters
@@ -225,9 +223,7 @@ def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSet
             return fallback
         if settings.box_from == "mask":
             return frame.boxes_to_input(neighbour.boxes)[0]
-        box = resized_label_box(
-            neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame
-        )
+        box = resized_label_box(neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame)
         return fallback if box is None else box
 
     none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)

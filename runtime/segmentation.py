@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime._inputs import BARE_ARRAY
 from runtime.errors import PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import Window
@@ -123,7 +124,7 @@ class Segmentation:
     @property
     def label_volume(self) -> NDArray[np.unsignedinteger]:
         """The label map in the shape of the volume, (I, J, K), also for 2-D images; a view."""
-        return volume_shaped(self.label_map, self.volume)
+        return _volume_shaped(self.label_map, self.volume)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the label map in the format that the file name asks for.
@@ -207,19 +208,12 @@ class Segmentation:
         return int(np.argmax(np.count_nonzero(self.label_volume, axis=others)))
 
 
-def volume_shaped(label_map: NDArray[np.unsignedinteger], volume: Volume) -> NDArray[np.unsignedinteger]:
+def _volume_shaped(label_map: NDArray[np.unsignedinteger], volume: Volume) -> NDArray[np.unsignedinteger]:
     """Give a 2-D label map back its slice axis; (I, J) or, of a bare array, (H, W) -> (I, J, 1)."""
     if label_map.ndim == 3:
         return label_map
     plane = label_map.T if volume.source is BARE_ARRAY else label_map
     return plane[:, :, np.newaxis]
-
-
-class _BareArray:
-    """Marks the source of a volume made from a bare (H, W) array."""
-
-
-BARE_ARRAY = _BareArray()
 
 
 def build_label_map(

@@ -5,7 +5,6 @@ Knows every layer below; knows no file format (it takes arrays and Volumes) and 
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding
+from runtime._inputs import BARE_ARRAY, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import Backend, BackendOptions, choose_backend, default_threads, open_backend, resolve_precision
 from runtime.bundle import Bundle, open_bundle
@@ -26,16 +26,13 @@ from runtime.errors import ImageError, PromptError, SessionStateError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import ChainSettings, LoopSettings, Manifest
-from runtime.prompts import PlannedObject, plan_objects
+from runtime.prompts import plan_objects
 from runtime.propagate import SlicePrompt
-from runtime.segmentation import BARE_ARRAY, Segmentation, build_label_map
+from runtime.segmentation import Segmentation, build_label_map
 from runtime.transforms import Frame, check_supported, encoder_input, frame_of
 from runtime.types import Box, Embedding, Point, Prediction
 
 __all__ = ["Session"]
-
-MAX_PIXELS = 1 << 28
-"""Largest image that `Session.encode` takes."""
 
 
 class Session:
@@ -166,9 +163,7 @@ class Session:
         self._graph("encoder")
         self._graph("decoder")
 
-    def encode(
-        self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None
-    ) -> Embedding:
+    def encode(self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None) -> Embedding:
         """Compute the embedding of one image.
 
         Parameters
@@ -193,7 +188,7 @@ class Session:
             If the session is closed or was inherited through a fork.
         """
         self._check_usable()
-        volume = _bare_volume(np.asarray(image))
+        volume = bare_volume(np.asarray(image))
         chosen = choose_window(volume, window)
         plane = np.asarray(image)
         return self._encode(plane if chosen is None else chosen.apply(plane))[0]
@@ -312,12 +307,12 @@ class Session:
         """
         self._check_usable()
         started = time.perf_counter()
-        volume = image if isinstance(image, Volume) else _bare_volume(np.asarray(image))
+        volume = image if isinstance(image, Volume) else bare_volume(np.asarray(image))
         if volume.array.ndim == 4 and volume.shape[2] > 1:
             msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
             raise ImageError(msg)
         view = plane_view(volume, slice_axis)
-        wanted = _as_prompts((box,) if box is not None else (), boxes, points, prompts, slice_index)
+        wanted = as_prompts((box,) if box is not None else (), boxes, points, prompts, slice_index)
         objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
         _decoding.check_understood(self.manifest, objects)
         frame = frame_of(self.manifest, view.shape[:2])
@@ -419,36 +414,3 @@ class Session:
         if embedding.graph_sha256 != self._graph_sha256:
             msg = "this embedding was made by another bundle or precision; encode the image with this session"
             raise PromptError(msg)
-
-
-def _bare_volume(array: NDArray[Any]) -> Volume:
-    """Wrap a bare array; (H, W[, 3]) becomes a 2-D image, (I, J, K) a volume without affine."""
-    if array.size > MAX_PIXELS and array.ndim == 2:
-        msg = f"image of shape {array.shape}: wanted at most {MAX_PIXELS} pixels"
-        raise ImageError(msg)
-    if array.ndim == 2:
-        return Volume(array.T[:, :, np.newaxis], is_2d=True, source=BARE_ARRAY)
-    if array.ndim == 3 and array.shape[2] == 3:
-        return Volume(array.swapaxes(0, 1)[:, :, np.newaxis, :], is_2d=True, source=BARE_ARRAY)
-    if array.ndim == 3:
-        return Volume(array)
-    msg = f"array of shape {array.shape}: wanted (H, W), (H, W, 3) or (I, J, K)"
-    raise ImageError(msg)
-
-
-def _as_prompts(
-    box: Sequence[Box | Sequence[float]],
-    boxes: Sequence[Box | Sequence[float]],
-    points: Sequence[Point | Sequence[float]],
-    prompts: Sequence[Box | Point],
-    slice_index: int | None,
-) -> list[Box | Point]:
-    """All prompts of a call as frozen values; flat boxes without a slice lie on ``slice_index``."""
-    found: list[Box | Point] = []
-    for one in (*box, *boxes, *prompts):
-        prompt = one if isinstance(one, Box | Point) else Box(tuple(one))
-        if isinstance(prompt, Box) and not prompt.is_3d and prompt.slice_index is None:
-            prompt = Box(prompt.xyxy, slice_index, prompt.name)
-        found.append(prompt)
-    found += [one if isinstance(one, Point) else Point(tuple(one)) for one in points]
-    return found
