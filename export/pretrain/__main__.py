@@ -25,7 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
     model.add_argument("--checkpoint", type=Path)
     measure.add_argument("--quick", action="store_true", help="boxes only")
     measure.add_argument("--json", type=Path, help="write all figures here")
+    convert = commands.add_parser("export", help="checkpoint to bundle")
+    convert.add_argument("--checkpoint", type=Path, required=True)
+    convert.add_argument("--output", type=Path, required=True, help="bundle folder")
+    convert.add_argument("--figures", type=Path, help="what evaluate --json wrote, to be quoted in the manifest")
+    convert.add_argument("--dataset", default="labelled development folder", help="name of what was evaluated")
     options = parser.parse_args(arguments)
+    if options.command == "export":
+        return _export(options)
     if options.command == "evaluate":
         return _evaluate(options)
     if options.command == "train":
@@ -34,6 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = load_config(options.config)
         train(replace(config, images=options.images or config.images), options.output)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from export.pretrain.bundle import BundleFacts, write_bundle
+
+    summary = None if options.figures is None else json.loads(options.figures.read_text(encoding="utf-8"))
+    path = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

@@ -11,6 +11,7 @@ Knows torch and ONNX. Must not know the manifest or training.
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -116,11 +117,16 @@ def write_graphs(network: Network, folder: Path) -> tuple[Path, Path]:
     folded = fold(network)
     sample = _sample_inputs(network.config)
     encoder, decoder = folder / "encoder.onnx", folder / "decoder.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the tracing exporter, on purpose: GridSample and
+        _trace(folded, sample, encoder, decoder)  # Resize stay single nodes at opset 17
+    return encoder, decoder
+
+
+def _trace(folded: Network, sample: _Sample, encoder: Path, decoder: Path) -> None:
     dynamic = {name: {0: "N"} for name in ("boxes", "has_mask", "masks", *DECODER_OUTPUTS)}
     dynamic |= {name: {0: "N", 1: "P"} for name in ("points", "point_labels")}
-    # The tracing exporter: its graphs keep GridSample and Resize as single nodes at opset 17.
     torch.onnx.export(EncoderGraph(folded).eval(), sample.encoder, str(encoder), input_names=["image"],
                       output_names=list(ENCODER_OUTPUTS), opset_version=OPSET, dynamo=False)
     torch.onnx.export(DecoderGraph(folded).eval(), sample.decoder, str(decoder), input_names=list(DECODER_INPUTS),
                       output_names=list(DECODER_OUTPUTS), opset_version=OPSET, dynamic_axes=dynamic, dynamo=False)
-    return encoder, decoder

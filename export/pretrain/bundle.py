@@ -1,0 +1,138 @@
+"""Training checkpoint -> bundle folder: graphs, model card, manifest.
+
+Knows the manifest's schema and this model's facts. Must not know how the model was trained or evaluated beyond the
+figures that it is handed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from export.pretrain.checkpoint import read_checkpoint
+from export.pretrain.config import ModelConfig, load_config
+from export.pretrain.graphs import ENCODER_OUTPUTS, OPSET, write_graphs
+from export.pretrain.model import Network
+from runtime.manifest import (
+    FORMAT_VERSION,
+    LAYOUT_REVISION,
+    BoxPrompt,
+    ChainSettings,
+    EmbeddingTensor,
+    FileRecord,
+    GraphFiles,
+    GraphSet,
+    Input,
+    Licence,
+    Manifest,
+    MaskPrompt,
+    Metric,
+    Normalise,
+    Output,
+    PointPrompt,
+    Prompts,
+    Propagation,
+    Source,
+    write_manifest,
+)
+
+__all__ = ["BundleFacts", "write_bundle"]
+
+_CARD = """# {title}
+
+A convolutional encoder and a decoder that works in a window around the box, {parameters:.2f} million parameters,
+trained on {images} synthetic images drawn by `export/pretrain`: no medical image and no published weight went into
+it.
+
+Give a box around the object, corrections as clicks if needed. It finds the boundary of what is in the box; it knows
+no anatomy. Rings (a box cannot tell a wall from what it encloses), long thin structures, structures without contrast
+and long propagation are its weak spots. Check every mask: this is research software and not a medical device.
+
+{figures}
+"""
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What a bundle says about itself, and the evaluation it quotes (see ``evaluate``), if any."""
+
+    name: str = "lite-infer-synthetic"
+    version: str = "1.0"
+    title: str = "lite-infer default model, trained on synthetic images"
+    summary: dict[str, Any] | None = None
+    dataset: str = "labelled development folder"
+
+
+def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = None) -> Path:
+    """Write graphs, model card and manifest of a checkpoint's averaged weights; returns the manifest's path."""
+    facts = facts or BundleFacts()
+    state = read_checkpoint(checkpoint)
+    config = load_config(state["config"])
+    network = Network(config.model)
+    network.load_state_dict(state["ema"])
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder, decoder = write_graphs(network, folder)
+    card = folder / "MODEL_CARD.md"
+    metrics = _metrics(facts)
+    lines = [f"* {metric.name} on {metric.dataset}: {metric.value:.3f} ({metric.note})" for metric in metrics]
+    parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
+    card.write_text(_CARD.format(title=facts.title, parameters=parameters, images=state["images"],
+                                 figures="\n".join(lines)).rstrip() + "\n", encoding="utf-8")
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        layout_revision=LAYOUT_REVISION,
+        name=facts.name,
+        version=facts.version,
+        family="box-frame",
+        title=facts.title,
+        licence=Licence(spdx="Apache-2.0"),
+        source=Source(exporter=f"lite-infer {_version()}", checkpoint_sha256=_digest(checkpoint), opset=OPSET),
+        input=_input(config.model),
+        embedding=_embedding(config.model),
+        prompts=Prompts(box=BoxPrompt(), points=PointPrompt(requires_box=True),
+                        mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2)),
+        output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
+        graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},
+        propagation=Propagation(chain=ChainSettings(mask_prompt=True)),
+        metrics=metrics,
+        files={path.name: FileRecord(sha256=_digest(path), bytes=path.stat().st_size)
+               for path in (encoder, decoder, card)},
+    )
+    return write_manifest(manifest, folder)
+
+
+def _input(model: ModelConfig) -> Input:
+    return Input(size=(model.input_size, model.input_size), resize="longest_side", interpolation="area",
+                 normalise=Normalise(kind="min_max"), pad="bottom_right")
+
+
+def _embedding(model: ModelConfig) -> tuple[EmbeddingTensor, ...]:
+    size = model.input_size
+    levels = [EmbeddingTensor(name=name, shape=(1, channels, size // stride, size // stride), stored_dtype="float16")
+              for name, channels, stride in zip(ENCODER_OUTPUTS[:3], model.embedding, (4, 8, 16), strict=True)]
+    pixels = EmbeddingTensor(name=ENCODER_OUTPUTS[3], shape=(1, 3, size, size), dtype="uint8", stored_dtype="uint8")
+    return (*levels, pixels)
+
+
+def _metrics(facts: BundleFacts) -> tuple[Metric, ...]:
+    """Mean Dice over cases of the protocols that matter to users."""
+    wanted = {"box": "tight box on the largest slice", "jitter": "each side moved by up to 3 px",
+              "click_1": "box, one correction", "click_4": "box, four corrections"}
+    found = (facts.summary or {}).get("protocols", {})
+    return tuple(Metric(name=f"dice_{key}", value=round(float(found[key]["mean"]), 4), dataset=facts.dataset,
+                        note=f"{note}; mean over {found[key]['cases']} cases")
+                 for key, note in wanted.items() if key in found)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version() -> str:
+    try:
+        return version("lite-infer")
+    except PackageNotFoundError:
+        return "0.0.0"
