@@ -91,7 +91,7 @@ def grid_affine(header: Any, shape: tuple[int, int, int], *, warn: bool = False)
             LOGGER.warning("the header has no orientation (both codes are 0); left and right are a guess")
     if warn:
         _log_doubts(affine, sform, qform, shape)
-    scaled = affine.copy()
+    scaled: NDArray[np.float64] = affine.copy()
     scaled[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     return scaled
 
@@ -119,7 +119,7 @@ def _normal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit vector across a single slice, whose third axis headers often leave at zero."""
     normal = np.cross(matrix[:3, 0], matrix[:3, 1])
     length = float(np.linalg.norm(normal))
-    return normal / length if length > 0 else normal
+    return np.asarray(normal / length if length > 0 else normal, dtype=np.float64)
 
 
 def _invertible(matrix: NDArray[np.float64]) -> bool:

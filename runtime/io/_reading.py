@@ -8,13 +8,24 @@ from __future__ import annotations
 import logging
 import math
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import ImageError, LiteInferError
 
-__all__ = ["LOGGER", "MAX_BYTES", "MAX_RATIO", "MAX_VOXELS", "check_file", "check_size", "foreign", "named", "read_into"]
+__all__ = [
+    "LOGGER",
+    "MAX_BYTES",
+    "MAX_RATIO",
+    "MAX_VOXELS",
+    "check_file",
+    "check_size",
+    "foreign",
+    "named",
+    "read_into",
+]
 
 LOGGER = logging.getLogger("lite_infer")
 """Says what was guessed or ignored; never a name, a UID or a path."""
@@ -93,11 +104,11 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int) -> int:
     return voxels * itemsize
 
 
-def read_into(read: Callable[[memoryview], int | None], view: memoryview) -> int:
-    """Fill a byte view piece by piece; the number of bytes that came."""
+def read_into(stream: Any, view: memoryview) -> int:
+    """Fill a byte view from a binary stream, piece by piece; the number of bytes that came."""
     position = 0
     while position < len(view):
-        count = read(view[position : position + _CHUNK])
+        count = stream.readinto(view[position : position + _CHUNK])
         if not count:
             break
         position += count

@@ -138,9 +138,7 @@ def write_nifti(
     """
     from nibabel.nifti1 import Nifti1Extension
 
-    header = label_header(
-        reference.source, reference.shape, label_map.dtype, reference.affine, reference.spacing
-    )
+    header = label_header(reference.source, reference.shape, label_map.dtype, reference.affine, reference.spacing)
     if names:
         header.extensions.append(Nifti1Extension(0, label_table(names)))
     with atomic_file(path, protected=protected_paths(reference.source)) as stream:
@@ -203,7 +201,8 @@ def _grid(path: Path, header: Any, volume: int | None) -> tuple[tuple[int, int, 
         raise ImageError(msg)
     points = dims[3] if len(dims) == 4 else 1
     if volume is None and points > 1:
-        msg = f"{path}: holds {points} time points or channels ({size}); choose one with volume=0 .. {points - 1} (--volume N)"
+        choice = f"choose one with volume=0 .. {points - 1} (--volume N)"
+        msg = f"{path}: holds {points} time points or channels ({size}); {choice}"
         raise ImageError(msg)
     index = volume or 0
     if not 0 <= index < points:
@@ -249,7 +248,7 @@ def _read_voxels(
         if offset + wanted <= limit:  # otherwise the header lies, and nothing is allocated
             stream.seek(offset)
             flat = np.empty(wanted, dtype=np.uint8)
-            got = read_into(stream.readinto, memoryview(flat))  # type: ignore[attr-defined]
+            got = read_into(stream, flat.data)
         if got < wanted:
             msg = f"{path}: is truncated, it holds fewer than the {wanted} bytes of voxels that the header announces"
             raise ImageError(msg + "; copy or download it again")
@@ -264,9 +263,7 @@ def _read_voxels(
     return voxels
 
 
-def _finish(
-    flat: NDArray[Any], shape: tuple[int, int, int], scaling: tuple[float, float] | None
-) -> NDArray[Any]:
+def _finish(flat: NDArray[Any], shape: tuple[int, int, int], scaling: tuple[float, float] | None) -> NDArray[Any]:
     voxels = shape[0] * shape[1] * shape[2]
     if len(flat) != voxels:  # colours: (c, i, j, k) -> (i, j, k, c), alpha dropped
         channels = len(flat) // voxels
@@ -287,7 +284,7 @@ def _target_dtype(flat: NDArray[Any], slope: float, inter: float) -> np.dtype[An
     if same and flat.dtype.itemsize <= 4:
         return flat.dtype
     ends = sorted(int(end) * int(slope) + int(inter) for end in (flat.min(), flat.max()))
-    candidates = [np.dtype(np.int16), np.dtype(np.int32)]
+    candidates: list[np.dtype[Any]] = [np.dtype(np.int16), np.dtype(np.int32)]
     if flat.dtype.itemsize <= 2:
         candidates.insert(0, flat.dtype)
     for candidate in candidates:

@@ -66,7 +66,8 @@ def read_npz(path: Path) -> Volume:
     with foreign(path, _WANTED), zipfile.ZipFile(path) as archive:
         names = {name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")}
         if "imgs" not in names:
-            msg = f"{path}: has no array 'imgs' (found {', '.join(sorted(names)) or 'none'}); wanted imgs, boxes, spacing"
+            found = ", ".join(sorted(names)) or "none"
+            msg = f"{path}: has no array 'imgs' (found {found}); wanted imgs, boxes and, in 3-D, spacing"
             raise ImageError(msg)
         imgs = _member(path, archive, "imgs", available)
         boxes = _member(path, archive, "boxes", available) if "boxes" in names else None
@@ -78,10 +79,8 @@ def read_npz(path: Path) -> Volume:
         kind = "2-D, so (H, W) or (H, W, 3)" if is_2d else "3-D, so (D, H, W)"
         msg = f"{path}: imgs has shape {imgs.shape}, but the file is {kind} was wanted; check its name and arrays"
         raise ImageError(msg)
-    if is_2d:
-        array = imgs.swapaxes(0, 1)[:, :, np.newaxis]  # (row, column[, c]) -> (i, j, 1[, c])
-    else:
-        array = imgs.transpose(2, 1, 0)  # (slice, row, column) -> (i, j, k)
+    # 2-D: (row, column[, c]) -> (i, j, 1[, c]); 3-D: (slice, row, column) -> (i, j, k)
+    array = imgs.swapaxes(0, 1)[:, :, np.newaxis] if is_2d else imgs.transpose(2, 1, 0)
     with named(path):
         return Volume(
             array,
@@ -133,7 +132,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> 
             msg = f"{path}: '{name}' claims {wanted} bytes, more than the file can hold; it is damaged"
             raise ImageError(msg)
         flat = np.empty(wanted, dtype=np.uint8)
-        if read_into(stream.readinto, memoryview(flat)) < wanted:
+        if read_into(stream, flat.data) < wanted:
             msg = f"{path}: '{name}' is truncated; copy or download the file again"
             raise ImageError(msg)
         stream.read(1)  # reaching the end checks the CRC
@@ -154,7 +153,7 @@ def _box_rows(path: Path, boxes: NDArray[Any] | None) -> NDArray[np.float64]:
 
 def _is_2d(path: Path, imgs: NDArray[Any], rows: NDArray[np.float64]) -> bool:
     prefix = path.name[:2].upper()
-    by_boxes = rows.shape[1] == 4 if rows.size else None
+    by_boxes: bool | None = rows.shape[1] == 4 if rows.size else None
     if prefix in ("2D", "3D"):
         by_name = prefix == "2D"
         if by_boxes is not None and by_boxes != by_name:

@@ -7,7 +7,6 @@ box drawn on the stored pixels, and the label PNG that is written for them, fit 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from runtime.errors import ImageError, OutputError
 from runtime.geometry import Volume
 from runtime.io._atomic import atomic_file
 from runtime.io._palette import object_colour
+from runtime.io._quiet import quiet
 from runtime.io._reading import check_file, check_size, foreign
 from runtime.io._source import FileSource, protected_paths
 
@@ -85,19 +85,16 @@ def read_raster(path: Path) -> Volume:
     from PIL import Image
 
     check_file(path)
-    # Pillow's own size warning is replaced by our limit.
-    with foreign(path, _WANTED), warnings.catch_warnings(), path.open("rb") as stream:
-        warnings.simplefilter("ignore")
-        with Image.open(stream, formats=_FORMATS) as picture:
-            check_size(path, picture.size, 8)
-            if picture.width * picture.height > MAX_PIXELS:
-                msg = f"{path}: has {picture.width}x{picture.height} pixels, the limit is {MAX_PIXELS}; crop or shrink it"
-                raise ImageError(msg)
-            frames = getattr(picture, "n_frames", 1)
-            if frames > 1 and picture.format == "TIFF":
-                msg = f"{path}: holds {frames} pages; save the one to segment as a file of its own"
-                raise ImageError(msg)
-            pixels = _pixels(picture)
+    with foreign(path, _WANTED), quiet(), Image.open(path, formats=_FORMATS) as picture:
+        size = f"{picture.width}x{picture.height}"
+        if check_size(path, picture.size, 1) > MAX_PIXELS:
+            msg = f"{path}: has {size} pixels, the limit is {MAX_PIXELS}; crop or shrink it"
+            raise ImageError(msg)
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1 and picture.format == "TIFF":
+            msg = f"{path}: holds {frames} pages; save the one to segment as a file of its own"
+            raise ImageError(msg)
+        pixels = _pixels(picture)
     array = pixels.swapaxes(0, 1)[:, :, np.newaxis]  # (row, column[, c]) -> (i, j, 1[, c])
     return Volume(array, is_2d=True, source=FileSource(paths=(path.resolve(),)))
 
@@ -195,15 +192,13 @@ def _pixels(picture: Any) -> NDArray[Any]:
         return np.array(picture, dtype=np.uint16)
     if mode == "I":  # 32-bit signed: some writers and older Pillow use it for 16-bit grey
         wide = np.array(picture, dtype=np.int32)
-        return wide.astype(np.uint16) if 0 <= wide.min() and wide.max() <= 65535 else wide
+        return wide.astype(np.uint16) if wide.min() >= 0 and wide.max() <= 65535 else wide
     if mode == "F":
         return np.array(picture, dtype=np.float32)
     return np.array(picture.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
 
 
-def _display_size(
-    size: tuple[int, int], pixel_size: tuple[float, float], style: OverlayStyle
-) -> tuple[int, int]:
+def _display_size(size: tuple[int, int], pixel_size: tuple[float, float], style: OverlayStyle) -> tuple[int, int]:
     """Height and width of the preview."""
     sane = all(math.isfinite(side) and side > 0 for side in pixel_size)
     smallest = min(pixel_size) if sane else 1.0

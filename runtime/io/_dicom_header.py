@@ -1,0 +1,333 @@
+"""What DICOM headers say about the frames that they hold, and which series a folder holds.
+
+Knows pydicom's reader and the attributes of image objects, classic and enhanced; decodes no pixel and orders
+no slice. Reads no attribute that names a person.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ImageError
+from runtime.io._quiet import quiet
+from runtime.io._reading import MAX_BYTES, check_file, check_size, foreign
+
+__all__ = ["MAX_FILES", "Frame", "Series", "is_dicom", "read_dataset", "scan_file", "scan_folder"]
+
+MAX_FILES = 50_000
+"""Most files of a folder that is read as a series."""
+
+_WANTED = "a DICOM file"
+_NO_IMAGE = {
+    "SEG": "a segmentation",
+    "RTSTRUCT": "a structure set",
+    "RTPLAN": "a treatment plan",
+    "RTDOSE": "a dose grid",
+    "RTRECORD": "a treatment record",
+    "REG": "a registration",
+    "SR": "a report",
+    "PR": "a presentation state",
+    "KO": "a key object note",
+    "SM": "a tiled whole-slide image",
+    "DOC": "a document",
+    "M3D": "a surface",
+}
+_NO_IMAGE_CLASS = "1.2.840.10008.5.1.4.1.1.66."
+"""Raw data, registrations, segmentations and surfaces, whatever their modality says."""
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_HEADER_TAGS = [
+    "BitsAllocated", "BitsStored", "Columns", "DoubleFloatPixelData", "FloatPixelData", "ImageOrientationPatient",
+    "ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber", "Modality",
+    "NominalScannedPixelSpacing", "NumberOfFrames", "PerFrameFunctionalGroupsSequence",
+    "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "Rows",
+    "SOPClassUID", "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber", "SharedFunctionalGroupsSequence",
+    "SliceThickness", "SpacingBetweenSlices", "WindowCenter", "WindowWidth",
+]  # fmt: skip
+_SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One plane of pixels, before it is decoded.
+
+    Attributes
+    ----------
+    file, index : int
+        File within the series and 0-based frame within the file.
+    number : int
+        InstanceNumber: the order of frames that lie at one place.
+    size : tuple of int
+        (rows, columns, samples).
+    position, orientation : tuple of float, or None
+        ImagePositionPatient and ImageOrientationPatient, LPS mm.
+    spacing : tuple of 2 float, or None
+        Millimetres between rows and between columns.
+    thickness : float or None
+        SpacingBetweenSlices, else SliceThickness.
+    slope, intercept : float
+        Stored value -> modality value.
+    window : tuple of 2 float, or None
+        First (WindowCenter, WindowWidth).
+    """
+
+    file: int
+    index: int
+    number: int
+    size: tuple[int, int, int]
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing: tuple[float, ...] | None
+    thickness: float | None
+    slope: float
+    intercept: float
+    window: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The image files that share a SeriesInstanceUID, in order of their names.
+
+    Attributes
+    ----------
+    uid : str
+    number : int
+        SeriesNumber, 0 where there is none.
+    modality : str or None
+    paths : tuple of Path
+    frames : tuple of Frame
+    multi_frame : bool
+        Whether a file holds more than one frame or is of a multi-frame class.
+    mosaic : bool
+        Whether the pictures are Siemens mosaics, tiles of whole volumes.
+    """
+
+    uid: str
+    number: int
+    modality: str | None
+    paths: tuple[Path, ...]
+    frames: tuple[Frame, ...]
+    multi_frame: bool
+    mosaic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    path: Path
+    dataset: Any
+    uid: str
+    number: int
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a DICOM file, with or without preamble."""
+    if head[128:132] == b"DICM":
+        return True
+    # Without a preamble: group 0002 or 0008, then an explicit VR or a small implicit length.
+    if head[:2] not in (b"\x02\0", b"\x08\0") or len(head) < 16:
+        return False
+    return head[4:6].isupper() or head[6:8] == b"\0\0"
+
+
+def read_dataset(path: Path, *, pixels: bool) -> Any:
+    """The data set of a file: all of it, or the header's attributes that this package looks at."""
+    import pydicom
+
+    check_file(path)
+    with foreign(path, _WANTED), quiet():
+        _refuse_bomb(path)
+        if pixels:
+            return pydicom.dcmread(path, force=True)
+        return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+
+
+def scan_file(path: Path) -> Series:
+    """The one image object of a file; `ImageError` where it holds none."""
+    dataset = read_dataset(path, pixels=False)
+    with foreign(path, _WANTED), quiet():
+        modality = str(dataset.get("Modality") or "")
+        if not _is_image(dataset):
+            what = _NO_IMAGE.get(modality, "an object of another kind")
+            msg = f"{path}: is {what} ({modality or 'no modality'}), not an image; give the image series it belongs to"
+            raise ImageError(msg)
+        if not _has_size(dataset):
+            msg = f"{path}: holds no DICOM image (no Rows and Columns); check that the file is complete"
+            raise ImageError(msg)
+        return _series((_Header(path, dataset, str(dataset.get("SeriesInstanceUID") or ""), 0),))
+
+
+def scan_folder(folder: Path) -> tuple[Series, ...]:
+    """All image series of a folder (not of its subfolders), in the order of their SeriesNumber.
+
+    Files that are not DICOM and objects without an image (SEG, RTSTRUCT ...) are passed over.
+    """
+    groups: dict[str, list[_Header]] = {}
+    for path in _files(folder):
+        header = _image_header(path)
+        if header is not None:
+            groups.setdefault(header.uid, []).append(header)
+    found = [_series(tuple(headers)) for headers in groups.values()]
+    return tuple(sorted(found, key=lambda series: (series.number, series.uid)))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file())
+    except OSError as error:
+        msg = f"{folder}: the folder cannot be read; check its permissions"
+        raise ImageError(msg) from error
+    if len(names) > MAX_FILES:
+        msg = f"{folder}: holds {len(names)} files, the limit is {MAX_FILES}; put the series into a folder of its own"
+        raise ImageError(msg)
+    return [folder / name for name in names]
+
+
+def _image_header(path: Path) -> _Header | None:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(256)
+    except OSError as error:
+        msg = f"{path}: cannot be opened; check its permissions"
+        raise ImageError(msg) from error
+    if not is_dicom(head):
+        return None
+    dataset = read_dataset(path, pixels=False)
+    with foreign(path, _WANTED), quiet():
+        if not _has_size(dataset) or not _is_image(dataset):
+            return None
+        return _Header(
+            path, dataset, str(dataset.get("SeriesInstanceUID") or ""), int(dataset.get("SeriesNumber") or 0)
+        )
+
+
+def _has_size(dataset: Any) -> bool:
+    return bool(dataset.get("Rows")) and bool(dataset.get("Columns"))
+
+
+def _is_image(dataset: Any) -> bool:
+    kind = str(dataset.get("SOPClassUID") or "")
+    return str(dataset.get("Modality") or "") not in _NO_IMAGE and not kind.startswith(_NO_IMAGE_CLASS)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a deflated data set that swells beyond the limits (pydicom inflates without any)."""
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+        if head[128:132] != b"DICM" or _DEFLATED.encode() not in head or head[132:140] != b"\x02\0\0\0UL\x04\0":
+            return
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while chunk := stream.read(1 << 16):
+            total += len(inflate.decompress(chunk))  # at most 64 MiB at a time
+            if total > MAX_BYTES:
+                msg = f"{path}: inflates to more than {MAX_BYTES >> 30} GiB; it is damaged"
+                raise ImageError(msg)
+
+
+def _series(headers: Sequence[_Header]) -> Series:
+    frames: list[Frame] = []
+    multi_frame = mosaic = False
+    for file, header in enumerate(headers):
+        with foreign(header.path, _WANTED), quiet():
+            own = tuple(_frames(header.path, header.dataset, file))
+            frames.extend(own)
+            per_frame = header.dataset.get("PerFrameFunctionalGroupsSequence")
+            multi_frame = multi_frame or len(own) > 1 or bool(per_frame)
+            mosaic = mosaic or "MOSAIC" in _texts(header.dataset.get("ImageType"))
+    first = headers[0]
+    return Series(
+        uid=first.uid,
+        number=first.number,
+        modality=str(first.dataset.get("Modality") or "") or None,
+        paths=tuple(header.path for header in headers),
+        frames=tuple(frames),
+        multi_frame=multi_frame,
+        mosaic=mosaic,
+    )
+
+
+def _frames(path: Path, dataset: Any, file: int) -> Iterator[Frame]:
+    count = int(dataset.get("NumberOfFrames") or 1)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    bits = int(dataset.get("BitsAllocated") or 8)
+    check_size(path, (rows, columns, count), samples * max(1, bits // 8))
+    if samples not in (1, 3):
+        msg = f"{path}: has {samples} samples per pixel, wanted 1 (grey) or 3 (colour); convert the image"
+        raise ImageError(msg)
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or (None,))[0]
+    if per_frame and len(per_frame) != count:
+        msg = f"{path}: has {count} frames but describes {len(per_frame)}; it is damaged"
+        raise ImageError(msg)
+    for index in range(count):
+        groups = [group for group in (per_frame[index] if per_frame else None, shared) if group is not None]
+        yield _frame(dataset, groups, (file, index), (rows, columns, samples))
+
+
+def _frame(dataset: Any, groups: list[Any], place: tuple[int, int], size: tuple[int, int, int]) -> Frame:
+    measures = _macro(groups, "PixelMeasuresSequence", dataset)
+    values = _macro(groups, "PixelValueTransformationSequence", dataset)
+    lut = _macro(groups, "FrameVOILUTSequence", dataset)
+    slope = _floats(values, "RescaleSlope", 1) or (1.0,)
+    intercept = _floats(values, "RescaleIntercept", 1) or (0.0,)
+    spacing = next((found for tag in _SPACING_TAGS if (found := _floats(measures, tag, 2))), None)
+    thickness = _floats(measures, "SpacingBetweenSlices", 1) or _floats(measures, "SliceThickness", 1)
+    level, width = _first(lut, "WindowCenter"), _first(lut, "WindowWidth")
+    return Frame(
+        file=place[0],
+        index=place[1],
+        number=int(dataset.get("InstanceNumber") or 0),
+        size=size,
+        position=_floats(_macro(groups, "PlanePositionSequence", dataset), "ImagePositionPatient", 3),
+        orientation=_floats(_macro(groups, "PlaneOrientationSequence", dataset), "ImageOrientationPatient", 6),
+        spacing=spacing if spacing and min(spacing) > 0 else None,
+        thickness=abs(thickness[0]) if thickness and thickness[0] else None,
+        slope=slope[0],
+        intercept=intercept[0],
+        window=(level, width) if level is not None and width is not None and width > 0 else None,
+    )
+
+
+def _macro(groups: list[Any], name: str, dataset: Any) -> Any:
+    """Item of a functional group: the frame's own, else the shared one; classic objects hold it at top level."""
+    for group in groups:
+        items = group.get(name)
+        if items:
+            return items[0]
+    return dataset
+
+
+def _floats(item: Any, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Exactly ``count`` finite numbers, or None."""
+    value = item.get(keyword)
+    if value is None or value == "":
+        return None
+    values = [value] if count == 1 and not _is_list(value) else value
+    if not _is_list(values) or len(values) != count:
+        return None
+    numbers = tuple(float(number) for number in values)
+    return numbers if all(math.isfinite(number) for number in numbers) else None
+
+
+def _first(item: Any, keyword: str) -> float | None:
+    value = item.get(keyword)
+    if _is_list(value):
+        value = value[0] if len(value) else None
+    number = float(value) if value not in (None, "") else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _is_list(value: Any) -> bool:
+    return not isinstance(value, str) and isinstance(value, Sequence)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(part) for part in value) if _is_list(value) else (str(value),)

@@ -1,0 +1,230 @@
+"""From encoded pixel data to one array of modality values or colours.
+
+Knows pydicom's decoders and what they need; knows nothing of space.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import ImageError
+from runtime.io._dicom_header import Frame, read_dataset
+from runtime.io._quiet import quiet
+from runtime.io._reading import foreign
+
+__all__ = ["read_pixels"]
+
+_JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_PACKAGES = {
+    "1.2.840.10008.1.2.4.50": "pillow",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.91": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
+}
+_WANTED = "a DICOM file with complete pixel data"
+
+
+def read_pixels(paths: Sequence[Path], frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Decode the frames of a volume.
+
+    Grey values are rescaled frame by frame and MONOCHROME1 is turned over, so that larger is brighter. Whole
+    numbers stay integers of the smallest dtype out of the stored one, int16 and int32 that holds them all;
+    fractions become float32. Colours (RGB, YBR, palettes) become 8-bit RGB.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files of the series.
+    frames : sequence of Frame
+        One for each slice, in order.
+
+    Returns
+    -------
+    array : ndarray, shape (columns, rows, K) or (columns, rows, K, 3)
+        Modality values or colours.
+    window : tuple of 2 float, or None
+        (level, width) of the middle slice, in the values of ``array``.
+
+    Raises
+    ------
+    ImageError
+        If pixel data are missing, damaged or encoded in a way for which no decoder is installed.
+    """
+    rows, columns, _ = frames[0].size
+    values = _Values((len(frames), rows, columns))
+    window = None
+    by_file: dict[int, list[int]] = {}
+    for k, frame in enumerate(frames):
+        by_file.setdefault(frame.file, []).append(k)
+    for file, slices in by_file.items():
+        path = paths[file]
+        dataset = read_dataset(path, pixels=True)
+        slices.sort(key=lambda k: frames[k].index)
+        for k, pixels in zip(slices, _decoded(path, dataset, [frames[k].index for k in slices]), strict=True):
+            if pixels.shape[:2] != (rows, columns):
+                msg = f"{path}: decodes to {pixels.shape} pixels, wanted {(rows, columns)}; the file is damaged"
+                raise ImageError(msg)
+            slope, intercept, turned = _rescale(path, dataset, frames[k])
+            values.put(k, pixels, slope, intercept)
+            if k == len(frames) // 2 and frames[k].window is not None and pixels.ndim == 2:
+                level, width = frames[k].window or (0.0, 1.0)
+                window = (turned - level if turned is not None else level, width)
+    array = values.array
+    return array.swapaxes(0, 2), window  # (k, row, column[, c]) -> (i, j, k[, c])
+
+
+class _Values:
+    """Slices as they come, in a dtype that grows when a slice does not fit."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._low: float = math.inf
+        self._high: float = -math.inf
+        self._whole = True
+        self.array: NDArray[Any] = np.empty((0,))
+
+    def put(self, k: int, pixels: NDArray[Any], slope: float, intercept: float) -> None:
+        """Store ``slope * pixels + intercept`` as slice ``k``."""
+        if pixels.ndim == 3:
+            if not self.array.size:
+                self.array = np.empty((*self._shape, 3), dtype=np.uint8)
+            self.array[k] = pixels
+            return
+        self._whole = self._whole and pixels.dtype.kind in "iu" and slope == int(slope) and intercept == int(intercept)
+        ends = [float(end) * slope + intercept for end in (pixels.min(), pixels.max())]
+        self._low, self._high = min(self._low, *ends), max(self._high, *ends)
+        dtype = self._dtype(pixels.dtype)
+        if not self.array.size:
+            self.array = np.empty(self._shape, dtype=dtype)
+        elif self.array.dtype != dtype:
+            self.array = self.array.astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if (slope, intercept) == (1.0, 0.0):
+                self.array[k] = pixels
+            elif self._whole and dtype.kind != "f":
+                wide = np.int32 if max(map(abs, ends)) + abs(intercept) < 2**31 else np.int64
+                scaled = pixels if slope == 1 else pixels.astype(wide) * wide(slope)
+                np.add(scaled, wide(intercept), out=self.array[k], dtype=wide, casting="unsafe")
+            else:
+                self.array[k] = pixels.astype(np.float64) * slope + intercept
+
+    def _dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
+        if self._whole:
+            for candidate in (stored, np.dtype(np.int16), np.dtype(np.int32)):
+                limits = np.iinfo(candidate)
+                if limits.min <= self._low and self._high <= limits.max and candidate.itemsize <= 4:
+                    return candidate
+        return np.dtype(np.float32)
+
+
+def _rescale(path: Path, dataset: Any, frame: Frame) -> tuple[float, float, float | None]:
+    """(slope, intercept, sum of the ends of the value range where bright means low, else None)."""
+    slope, intercept = frame.slope, frame.intercept
+    if "ModalityLUTSequence" in dataset:
+        slope, intercept = 1.0, 0.0
+    if slope == 0:
+        msg = f"{path}: RescaleSlope is 0, so all values would be alike; repair the header"
+        raise ImageError(msg)
+    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+        return slope, intercept, None
+    bits = int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
+    ends = -1 if dataset.get("PixelRepresentation") == 1 else 2**bits - 1
+    return -slope, slope * ends + intercept, slope * ends + 2 * intercept
+
+
+def _decoded(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+    """Stored values (rows, columns), or 8-bit RGB (rows, columns, 3), of some frames in ascending order."""
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        msg = f"{path}: has no pixel data; check that the file is complete"
+        raise ImageError(msg)
+    syntax = str(_transfer_syntax(path, dataset))
+    bits = int(dataset.get("BitsStored") or 8)
+    if syntax in _JPEG_LOSSLESS or (syntax == _JPEG_LOSSY12 and bits > 8):
+        source = _jpeg_frames(path, dataset, indices)
+    else:
+        source = _pydicom_frames(path, dataset, indices, syntax)
+    for pixels in source:
+        with foreign(path, _WANTED), quiet():
+            values = _interpreted(dataset, pixels)
+        yield values
+
+
+def _transfer_syntax(path: Path, dataset: Any) -> str:
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    with foreign(path, _WANTED):
+        syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+        if not syntax:  # a bare data set: pydicom has found out how it is encoded
+            syntax = ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = syntax
+        return str(syntax)
+
+
+def _pydicom_frames(path: Path, dataset: Any, indices: list[int], syntax: str) -> Iterator[NDArray[Any]]:
+    from pydicom.pixels import get_decoder
+    from pydicom.pixels.utils import iter_pixels
+
+    with foreign(path, f"a DICOM file of a known transfer syntax (it says {syntax})"):
+        available = get_decoder(syntax).is_available
+    if not available:
+        need = _PACKAGES.get(syntax, "another program that converts it")
+        msg = f"{path}: its transfer syntax {syntax} needs a decoder that is not installed; install {need}"
+        raise ImageError(msg)
+    single = int(dataset.get("NumberOfFrames") or 1) == 1
+    frames = iter_pixels(dataset, indices=None if single else indices)
+    for _ in indices:
+        with foreign(path, _WANTED), quiet():
+            pixels = next(frames)
+        yield pixels
+
+
+def _jpeg_frames(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+    """Lossless and 12-bit JPEG, which need imagecodecs (libjpeg-turbo); pydicom has no permissive plugin."""
+    try:
+        jpeg_decode: Any = importlib.import_module("imagecodecs").jpeg_decode
+    except ImportError as error:
+        msg = f"{path}: lossless or 12-bit JPEG needs imagecodecs; install lite-infer[dicom]"
+        raise ImageError(msg) from error
+    from pydicom.encaps import generate_frames
+
+    count = int(dataset.get("NumberOfFrames") or 1)
+    space = "YCBCR" if str(dataset.PhotometricInterpretation).startswith("YBR") else "RGB"
+    colours = {"colorspace": space, "outcolorspace": "RGB"} if dataset.get("SamplesPerPixel") == 3 else {}
+    encoded = enumerate(generate_frames(dataset.PixelData, number_of_frames=count))
+    for wanted in indices:
+        with foreign(path, _WANTED):
+            data = next(frame for index, frame in encoded if index == wanted)
+            pixels: NDArray[Any] = jpeg_decode(data, **colours)
+            if dataset.PixelRepresentation == 1 and not colours:
+                unused = 8 * pixels.dtype.itemsize - int(dataset.BitsStored)
+                signed = np.left_shift(pixels, unused).view(pixels.dtype.str.replace("u", "i"))
+                pixels = np.right_shift(signed, unused)  # spreads the sign
+        yield pixels
+
+
+def _interpreted(dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)[..., :3]
+        return (pixels >> 8).astype(np.uint8) if pixels.dtype.itemsize > 1 else pixels
+    if pixels.ndim == 3:
+        unused = max(0, int(dataset.BitsStored) - 8)
+        return (pixels >> unused).astype(np.uint8)
+    if "ModalityLUTSequence" in dataset:
+        return np.asarray(apply_modality_lut(pixels, dataset))
+    if pixels.dtype == np.float64:
+        return pixels.astype(np.float32)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

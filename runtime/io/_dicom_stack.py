@@ -1,0 +1,208 @@
+"""How the frames of a series lie in space: their order, and the affine of the volume that they make.
+
+Knows positions and orientations (DICOM's LPS millimetres in, RAS out); reads no file and decodes no pixel.
+What does not make one evenly spaced stack is refused with what was found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import ImageError
+from runtime.io._dicom_header import Frame, Series
+from runtime.io._reading import LOGGER
+
+__all__ = ["Stack", "stack_frames"]
+
+_STEP_TOLERANCE = 0.05
+"""Share of the slice distance by which a slice may lie off its place."""
+
+_ORIENTATION_TOLERANCE = 1e-3
+_COSINE_TOLERANCE = 1e-2
+_STACKED_MODALITIES = frozenset({"CT", "MR", "PT"})
+"""Whose frames are taken as slices even if they carry no position; elsewhere frames are a film."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Frames in the order of their slices, and where they lie.
+
+    Attributes
+    ----------
+    frames : tuple of Frame
+        One a slice, along the normal (rows x columns) upwards.
+    affine : ndarray of float64, shape (4, 4), or None
+        (column, row, slice) -> RAS mm; None where the headers do not say.
+    spacing : tuple of 3 float
+        Millimetres between columns, rows and slices; 1.0 where unknown.
+    """
+
+    frames: tuple[Frame, ...]
+    affine: NDArray[np.float64] | None
+    spacing: tuple[float, float, float]
+
+
+def stack_frames(series: Series, volume: int | None) -> Stack:
+    """Order the frames of a series.
+
+    Parameters
+    ----------
+    series : Series
+        Frames as found.
+    volume : int, optional
+        Which of several repetitions (time points, echoes), or which frame of a film, is wanted.
+
+    Returns
+    -------
+    stack : Stack
+
+    Raises
+    ------
+    ImageError
+        If sizes, orientations or spacings differ, slices are missing, doubled or not on a line, positions are
+        absent, or there are several repetitions and none was chosen. The message does not name the file.
+    """
+    frames = series.frames
+    _refuse_mixture([f"{frame.size[1]}x{frame.size[0]}" for frame in frames], "sizes")
+    if series.mosaic:
+        msg = "is a Siemens mosaic (all slices tiled in one picture); convert it with dcm2niix first"
+        raise ImageError(msg)
+    placed = [frame for frame in frames if frame.position is not None and frame.orientation is not None]
+    if placed and len(placed) < len(frames):
+        msg = f"{len(frames) - len(placed)} of {len(frames)} slices have no position; remove them or convert the series"
+        raise ImageError(msg)
+    if not placed:
+        return _unplaced(series, volume)
+    row, column = _axes(frames)
+    normal = np.cross(row, column)
+    chosen = _repetition(frames, normal, volume)
+    spacing = _in_plane(chosen)
+    positions = np.array([frame.position for frame in chosen], dtype=np.float64)
+    step = normal * (chosen[0].thickness or 1.0) if len(chosen) == 1 else _step(positions, normal)
+    affine = np.eye(4)
+    affine[:3, 0] = row * spacing[1]  # the row direction is that in which the column index grows
+    affine[:3, 1] = column * spacing[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = positions[0]
+    affine[:2] *= -1.0  # LPS -> RAS
+    return Stack(chosen, affine, (spacing[1], spacing[0], float(np.linalg.norm(step))))
+
+
+def _refuse_mixture(values: Sequence[str], what: str) -> None:
+    counts = Counter(values)
+    if len(counts) > 1:
+        found = ", ".join(f"{value} ({number})" for value, number in counts.most_common(4))
+        msg = f"its slices have different {what}: {found}; keep those that belong together in a folder of their own"
+        raise ImageError(msg)
+
+
+def _unplaced(series: Series, volume: int | None) -> Stack:
+    """One image, a film of which one frame is chosen, or a stack whose place in the world is unknown."""
+    frames = series.frames
+    if len(series.paths) > 1:
+        msg = f"none of its {len(frames)} slices has a position, so their order is unknown; convert the series to NIfTI"
+        raise ImageError(msg)
+    stacked = len(frames) > 1 and series.modality in _STACKED_MODALITIES
+    if not stacked or volume is not None:
+        frames = (frames[_choice(len(frames), volume, "frames")],)
+    spacing = _in_plane(frames)
+    if stacked and volume is None:
+        LOGGER.warning("the frames have no position; they are taken as slices in file order, without an affine")
+    return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0))
+
+
+def _choice(count: int, volume: int | None, what: str) -> int:
+    if volume is None and count > 1:
+        msg = f"holds {count} {what}, not one volume; choose one with volume=0 .. {count - 1} (--volume N)"
+        raise ImageError(msg)
+    index = volume or 0
+    if not 0 <= index < count:
+        msg = f"there is no volume {index}, it holds {count}; choose 0 .. {count - 1}"
+        raise ImageError(msg)
+    return index
+
+
+def _axes(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit vectors along which the column index and the row index grow, LPS."""
+    orientations = np.array([frame.orientation for frame in frames], dtype=np.float64)
+    if float(np.abs(orientations - orientations[0]).max()) > _ORIENTATION_TOLERANCE:
+        number = len(np.unique(orientations.round(2), axis=0))
+        msg = f"its {len(frames)} slices point in {number} directions (a localiser?); keep those of one direction"
+        raise ImageError(msg)
+    row, column = orientations[0, :3], orientations[0, 3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(length - 1) for length in lengths) > _COSINE_TOLERANCE or abs(row @ column) > _COSINE_TOLERANCE:
+        msg = "its ImageOrientationPatient is not a pair of perpendicular unit vectors; repair or convert the series"
+        raise ImageError(msg)
+    return row / lengths[0], column / lengths[1]
+
+
+def _repetition(frames: Sequence[Frame], normal: NDArray[np.float64], volume: int | None) -> tuple[Frame, ...]:
+    """The frames of one repetition, in the order of their distance along the normal."""
+    heights = np.array([frame.position for frame in frames], dtype=np.float64) @ normal
+    order = sorted(range(len(frames)), key=lambda n: (heights[n], frames[n].number, frames[n].file, frames[n].index))
+    same = max(1e-4, 1e-3 * float(np.ptp(heights)) / len(frames))
+    places: list[list[Frame]] = []
+    last = math.nan
+    for n in order:
+        if not heights[n] - last <= same:
+            places.append([])
+        last = heights[n]
+        places[-1].append(frames[n])
+    for place in places:  # rounding must not order what lies at one place
+        place.sort(key=lambda frame: (frame.number, frame.file, frame.index))
+    repeats = Counter(len(place) for place in places)
+    if len(repeats) > 1:
+        usual = repeats.most_common(1)[0][0]
+        odd = sum(count for repeat, count in repeats.items() if repeat != usual)
+        msg = (
+            f"{len(frames)} slices lie at {len(places)} positions, {odd} of which hold more or fewer than {usual}: "
+            "there are duplicates or gaps; remove the copies or fetch the series again"
+        )
+        raise ImageError(msg)
+    chosen = _choice(len(places[0]), volume, f"images at each of {len(places)} positions (time points or echoes)")
+    return tuple(place[chosen] for place in places)
+
+
+def _in_plane(frames: Sequence[Frame]) -> tuple[float, float]:
+    """Millimetres between rows and between columns."""
+    known = [frame.spacing for frame in frames if frame.spacing is not None]
+    if len(known) < len(frames):
+        LOGGER.warning("the pixel spacing is not stated; 1 mm is assumed")
+        return (1.0, 1.0)
+    if float(np.ptp(np.array(known), axis=0).max()) > 1e-3 * min(known[0]):
+        _refuse_mixture([f"{rows:g} x {columns:g} mm" for rows, columns in known], "pixel spacings")
+    return (known[0][0], known[0][1])
+
+
+def _step(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vector from each slice to the next, once they are known to lie evenly on a line."""
+    heights = positions @ normal
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    tolerance = _STEP_TOLERANCE * usual
+    wide = np.flatnonzero(np.abs(gaps - usual) > tolerance)
+    if len(wide):
+        first = int(wide[0])
+        msg = (
+            f"the distance between its {len(positions)} slices is {usual:.3f} mm, but {gaps[first]:.3f} mm between "
+            f"slices {first} and {first + 1} ({len(wide)} such places): slices are missing or extra; "
+            "fetch the series again"
+        )
+        raise ImageError(msg)
+    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    line = positions[0] + np.arange(len(positions))[:, np.newaxis] * step
+    off = float(np.linalg.norm(positions - line, axis=1).max())
+    if off > 2 * tolerance:
+        msg = f"its slices do not lie on a line (off by {off:.2f} mm), so no affine fits; convert the series first"
+        raise ImageError(msg)
+    tilt = math.degrees(math.acos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    if tilt > 0.5:
+        LOGGER.warning("the slices are sheared by %.1f degrees (gantry tilt); the affine keeps the shear", tilt)
+    return step
