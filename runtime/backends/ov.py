@@ -1,0 +1,292 @@
+"""OpenVINO behind the `Backend` protocol; the only module that imports it.
+
+Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Three facts shape it,
+each found by measurement and held by a test:
+
+* Importing OpenVINO's model converter reports the import to a web analytics service, and costs more than OpenVINO
+  itself. Inference needs no converter, so it stays out.
+* OpenVINO lists BF16 among the capabilities of every CPU with AVX-512, where it is emulated (some 50 times slower
+  than float32), and goes on listing it when ``ONEDNN_MAX_CPU_ISA`` takes the instructions away. Only the kernel that
+  it picks for a small product tells the truth.
+* Its cache of compiled graphs goes by the path of a graph, not by its content. Whoever passes a cache directory gives
+  each graph one of its own, named after its digest.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.backends.base import IoSpec, TensorSpec, check_inputs
+from runtime.errors import BackendError, BackendUnavailable, InferenceError, SessionStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from runtime.backends.base import BackendOptions
+
+__all__ = ["OpenVinoBackend", "capabilities", "has_native_bf16"]
+
+_log = logging.getLogger(__name__)
+
+_CONVERTER = "openvino.tools.ovc"
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_PROBE_SIDE = 64
+# pybind11 turns C++ exceptions into these; OpenVINO's own Python layer raises subclasses of them
+_FOREIGN = (RuntimeError, TypeError, ValueError, OSError, MemoryError, KeyError, IndexError, AttributeError)
+
+
+def _import_openvino() -> ModuleType:
+    """Import OpenVINO without its converter, which phones home and doubles the time the import takes."""
+    if "openvino" not in sys.modules:
+        with _without_converter():
+            _try_import()
+    return _try_import()
+
+
+def _try_import() -> ModuleType:
+    try:
+        import openvino
+    except (ImportError, OSError) as error:
+        msg = (
+            f"backend openvino does not load ({error}); install it with 'pip install openvino', "
+            "or choose backend 'onnxruntime'"
+        )
+        raise BackendUnavailable(msg) from error
+    if "convert_model" not in vars(openvino):
+        openvino.__getattr__ = _convert_model_on_demand
+    module: ModuleType = openvino
+    return module
+
+
+@contextmanager
+def _without_converter() -> Iterator[None]:
+    """Make ``import openvino.tools.ovc`` fail, which ``openvino/__init__.py`` provides for, then lift that again."""
+    if _CONVERTER in sys.modules:
+        yield
+        return
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment] # documented: such an import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[_CONVERTER]
+
+
+def _convert_model_on_demand(name: str) -> Any:
+    """Serve ``openvino.convert_model`` to other code in this process that expects it there."""
+    msg = f"module 'openvino' has no attribute {name!r}"
+    if name != "convert_model":
+        raise AttributeError(msg)
+    try:
+        from openvino.tools.ovc import convert_model
+    except ImportError as error:
+        raise AttributeError(msg) from error
+    return convert_model
+
+
+def capabilities() -> frozenset[str]:
+    """Return what OpenVINO says the CPU can do, as in ``FP32``, ``BF16``, ``FP16``, ``INT8``.
+
+    Returns
+    -------
+    names : frozenset of str
+        ``OPTIMIZATION_CAPABILITIES`` of the CPU device. BF16 among them does not mean that it is fast.
+
+    Raises
+    ------
+    BackendUnavailable
+        If OpenVINO is not installed or does not load.
+    """
+    return _capabilities(_import_openvino().Core())
+
+
+def _capabilities(core: Any) -> frozenset[str]:
+    try:
+        return frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    except _FOREIGN as error:
+        msg = f"OpenVINO cannot use this CPU ({_first_line(error)}); choose backend 'onnxruntime'"
+        raise BackendUnavailable(msg) from error
+
+
+def has_native_bf16(cache_directory: Path | None = None) -> bool:
+    """Tell whether bfloat16 is faster than float32 here: whether OpenVINO runs it on the matrix unit (AMX).
+
+    Compiles a matrix product in bfloat16 and looks which kernel was chosen, so that every limit counts: the CPU, the
+    operating system and ``ONEDNN_MAX_CPU_ISA``. AVX512-BF16 alone does not count, because OpenVINO's bfloat16 kernels
+    for it were slower than its float32 ones (measured with AMX masked out).
+
+    Parameters
+    ----------
+    cache_directory : Path, optional
+        Keeps the compiled product, which takes the question from about 30 to 10 ms.
+
+    Returns
+    -------
+    native : bool
+        False as well where the product does not compile in bfloat16.
+
+    Raises
+    ------
+    BackendUnavailable
+        If OpenVINO is not installed or does not load.
+    """
+    openvino = _import_openvino()
+    core = openvino.Core()
+    if "BF16" not in _capabilities(core):
+        return False
+    from openvino import opset13
+
+    properties = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    properties |= _cache_property(cache_directory)
+    row = opset13.parameter([1, _PROBE_SIDE], np.float32, name="row")
+    weights = opset13.constant(np.full((_PROBE_SIDE, _PROBE_SIDE), 0.5, np.float32))
+    model = openvino.Model([opset13.matmul(row, weights, transpose_a=False, transpose_b=True)], [row], "bf16_probe")
+    try:
+        compiled = core.compile_model(model, "CPU", properties)
+        kernels = [
+            operation.get_rt_info()["primitiveType"].astype(str)
+            for operation in compiled.get_runtime_model().get_ordered_ops()
+        ]
+    except _FOREIGN as error:
+        _log.debug("bf16 does not compile here: %s", _first_line(error))
+        return False
+    return any("amx" in kernel and "bf16" in kernel for kernel in kernels)
+
+
+def _first_line(error: BaseException) -> str:
+    """Last meaningful line of OpenVINO's message; those before it are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return telling[0] if telling else type(error).__name__
+
+
+def _cache_property(directory: Path | None) -> dict[str, Any]:
+    """``CACHE_DIR``, where the directory can be had; without it graphs are compiled at each start."""
+    if directory is None:
+        return {}
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("%s: compiled graphs cannot be kept (%s); the next start is slower", directory, error.strerror)
+        return {}
+    return {"CACHE_DIR": str(directory)}
+
+
+class OpenVinoBackend:
+    """One graph compiled by OpenVINO for the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        An ONNX file, or the ``.xml`` of an OpenVINO IR.
+    options : BackendOptions
+        With ``int8``, whatever is not quantised computes in float32. The cache directory must serve this graph alone.
+
+    Raises
+    ------
+    BackendUnavailable
+        If OpenVINO is not installed or does not load.
+    BackendError
+        If the CPU has no support for the precision.
+    InferenceError
+        If the graph does not compile.
+
+    Notes
+    -----
+    ``run`` takes an idle inference request, or makes one, so that threads do not disturb each other; OpenVINO itself
+    lets one of them compute at a time. Its threads are not pinned: a desktop has other work for its cores.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, options: BackendOptions) -> None:
+        openvino = _import_openvino()
+        self._graph = path.name
+        try:
+            compiled = openvino.Core().compile_model(str(path), "CPU", _properties(options))
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+            self.io_spec = IoSpec(
+                inputs=tuple(_tensor_spec(port) for port in compiled.inputs),
+                outputs=tuple(_tensor_spec(port) for port in compiled.outputs),
+            )
+        except _FOREIGN as error:
+            msg = (
+                f"{path}: OpenVINO cannot compile it in {options.precision} ({_first_line(error)}); "
+                "try precision 'fp32', or backend 'onnxruntime'"
+            )
+            raise InferenceError(msg) from error
+        if used != _HINTS[options.precision]:
+            msg = (
+                f"{path}: OpenVINO would run it in {_REPORTED.get(used, used)} on this CPU; wanted "
+                f"{options.precision}; choose 'fp32' or 'auto'"
+            )
+            raise BackendError(msg)
+        self.precision = options.precision
+        self._compiled: Any = compiled
+        self._idle: deque[Any] = deque()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph once; see `Backend.run`."""
+        compiled = self._compiled
+        if compiled is None:
+            msg = f"{self._graph}: the graph was closed; open a new session"
+            raise SessionStateError(msg)
+        check_inputs(self._graph, inputs, self.io_spec.inputs)
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = None
+        try:
+            request = request or compiled.create_infer_request()
+            # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
+            outputs = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+            arrays = [outputs[index] for index in range(len(self.io_spec.outputs))]
+        except _FOREIGN as error:
+            msg = f"{self._graph}: OpenVINO failed to run it ({_first_line(error)})"
+            raise InferenceError(msg) from error
+        if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
+            self._idle.append(request)
+        return {spec.name: array for spec, array in zip(self.io_spec.outputs, arrays, strict=True)}
+
+    def close(self) -> None:
+        """Free the graph; see `Backend.close`."""
+        self._compiled = None
+        self._idle.clear()
+
+
+def _properties(options: BackendOptions) -> dict[str, Any]:
+    properties = {
+        "INFERENCE_PRECISION_HINT": _HINTS[options.precision],  # never left to OpenVINO: it prefers bf16
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+    }
+    return properties | _cache_property(options.cache_directory)
+
+
+def _tensor_spec(port: Any) -> TensorSpec:
+    shape = tuple(None if side.is_dynamic else int(side.get_length()) for side in port.get_partial_shape())
+    return TensorSpec(_tensor_name(port), np.dtype(port.get_element_type().to_dtype()).name, shape)
+
+
+def _tensor_name(port: Any) -> str:
+    """Return the graph's own name of an input or output.
+
+    A tensor may carry several names once operations between them were removed, and another set when it comes from the
+    cache; the one that the file gives to an output is then that of the node.
+    """
+    names = port.get_names()
+    own: str = port.get_node().get_friendly_name().removesuffix("/sink_port_0")
+    return own if own in names or not names else min(names)
