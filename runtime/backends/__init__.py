@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.backends.base import Backend, BackendOptions, IoSpec, TensorSpec
-from runtime.backends.threads import physical_cores
+from runtime.backends.threads import default_threads
 from runtime.errors import BackendError, BackendUnavailable, BundleError
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ __all__ = [
     "IoSpec",
     "TensorSpec",
     "choose_backend",
+    "default_threads",
     "graph_sha256",
     "installed_backends",
     "open_backend",
-    "physical_cores",
     "resolve_precision",
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from runtime.backends.threads import physical_cores
+from runtime.backends.threads import default_threads
 from runtime.errors import BackendError, InferenceError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class BackendOptions:
     """
 
     precision: str = "fp32"
-    threads: int = field(default_factory=physical_cores)
+    threads: int = field(default_factory=default_threads)
     cache_directory: Path | None = None
 
     def __post_init__(self) -> None:

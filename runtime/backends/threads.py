@@ -11,14 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["physical_cores"]
+__all__ = ["default_threads"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
-def physical_cores() -> int:
-    """Count the physical cores that this process may use.
+def default_threads() -> int:
+    """Return the number of threads that suits inference: the physical cores that this process may use.
 
     Two hardware threads of one core share the units that the engines keep busy, so more threads than cores make
     inference slower.
