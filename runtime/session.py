@@ -19,7 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 from runtime import _decoding
 from runtime._inputs import BARE_ARRAY, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
-from runtime.backends import Backend, BackendOptions, choose_backend, default_threads, open_backend, resolve_precision
+from runtime.backends import (
+    Backend,
+    BackendOptions,
+    choose_backend,
+    default_threads,
+    graph_sha256,
+    open_backend,
+    resolve_precision,
+)
 from runtime.bundle import Bundle, open_bundle
 from runtime.cache import EmbeddingCache, cache_directory, content_digest, embedding_key
 from runtime.errors import ImageError, PromptError, SessionStateError
@@ -90,8 +98,9 @@ class Session:
             raise PromptError(msg)
         self._bundle: Bundle = open_bundle(bundle)
         check_supported(self._bundle.manifest)
-        self._backend = choose_backend(backend, self._bundle)
-        self._precision = resolve_precision(precision, self._backend, self._bundle)
+        self._backend = choose_backend(backend, self._bundle, precision)
+        self._graph_cache = cache_directory() / "graphs"
+        self._precision = resolve_precision(precision, self._backend, self._bundle, self._graph_cache)
         self._threads = threads or default_threads()
         if isinstance(cache, EmbeddingCache):
             self._cache = cache
@@ -100,7 +109,7 @@ class Session:
         self._owns_cache = not isinstance(cache, EmbeddingCache)
         manifest = self._bundle.manifest
         self._transform = msgspec.json.encode([manifest.input, manifest.embedding]).decode()
-        self._graph_sha256 = self._bundle.graph_sha256("encoder", self._backend, self._precision)
+        self._graph_sha256 = graph_sha256(self._backend, self._bundle, "encoder", self._precision)
         self._graphs: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -396,10 +405,9 @@ class Session:
             self._check_usable()
             if role not in self._graphs:
                 options = BackendOptions(
-                    precision=self._precision, threads=self._threads, cache_directory=cache_directory() / "graphs"
+                    precision=self._precision, threads=self._threads, cache_directory=self._graph_cache
                 )
-                path = self._bundle.graph_path(role, self._backend, self._precision)
-                self._graphs[role] = open_backend(self._backend, path, options)
+                self._graphs[role] = open_backend(self._backend, self._bundle, role, options)
             return self._graphs[role]
 
     def _check_usable(self) -> None:

@@ -7,22 +7,34 @@ not copied: treat them as read-only.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import PromptError
 
-__all__ = ["Box", "Embedding", "Point", "Prediction", "SliceResult"]
+__all__ = ["Box", "Embedding", "Point", "Prediction", "SliceResult", "whole"]
 
 
 def _finite(values: tuple[float, ...], what: str) -> None:
     if not all(math.isfinite(value) for value in values):
         msg = f"{what} {values}: every coordinate must be a finite number; remove NaN and infinity"
         raise PromptError(msg)
+
+
+def whole(value: object, what: str) -> int:
+    """Python's int for a whole number of any integer type; PromptError for anything else."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        msg = f"{what} {value!r}: wanted a whole number"
+        raise PromptError(msg) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,8 @@ class Box:
     Raises
     ------
     PromptError
-        If there are not 4 or 6 finite numbers, or an upper end lies below its lower end.
+        If there are not 4 or 6 finite numbers, an upper end lies below its lower end, or the slice index is
+        not a whole number.
 
     Examples
     --------
@@ -74,9 +87,11 @@ class Box:
                 name = "xyz"[axis]
                 msg = f"box {values}: {name}1 = {high:g} lies below {name}0 = {low:g}; give the smaller end first"
                 raise PromptError(msg)
-        if self.slice_index is not None and len(values) == 6:
-            msg = "a box of 6 numbers spans slices already; leave slice_index out or give 4 numbers"
-            raise PromptError(msg)
+        if self.slice_index is not None:
+            if len(values) == 6:
+                msg = "a box of 6 numbers spans slices already; leave slice_index out or give 4 numbers"
+                raise PromptError(msg)
+            object.__setattr__(self, "slice_index", whole(self.slice_index, "slice_index"))
         object.__setattr__(self, "xyxy", values)
 
     @property
@@ -103,7 +118,7 @@ class Point:
     Raises
     ------
     PromptError
-        If there are not 2 or 3 finite numbers.
+        If there are not 2 or 3 finite numbers, or the slice index is not a whole number.
 
     Examples
     --------
@@ -126,9 +141,11 @@ class Point:
             msg = f"point with {len(values)} numbers: wanted 2 (x,y) or 3 (x,y,z)"
             raise PromptError(msg)
         _finite(values, "point")
-        if self.slice_index is not None and len(values) == 3:
-            msg = "a point of 3 numbers has its slice already; leave slice_index out or give 2 numbers"
-            raise PromptError(msg)
+        if self.slice_index is not None:
+            if len(values) == 3:
+                msg = "a point of 3 numbers has its slice already; leave slice_index out or give 2 numbers"
+                raise PromptError(msg)
+            object.__setattr__(self, "slice_index", whole(self.slice_index, "slice_index"))
         object.__setattr__(self, "xy", values)
 
 
