@@ -8,13 +8,15 @@ boxes are in pixels of its images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime import kernels
 from runtime.errors import PromptError
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.transforms import Frame, resized_label_box
@@ -199,7 +201,7 @@ class _Chain:
 
     def _decode(self, index: int, box: Xyxy | None, mask_logits: NDArray[np.float32] | None) -> Prediction:
         clicks = np.array(self.plan.points.get(index, ()), dtype=np.float64).reshape(-1, 3)
-        return self.decode(
+        prediction = self.decode(
             index,
             SlicePrompt(
                 box=None if box is None else self.frame.boxes_to_input(np.array([box]))[0],
@@ -208,6 +210,23 @@ class _Chain:
                 mask_logits=mask_logits,
             ),
         )
+        return prediction if self.plan.limit is None else _limited(prediction, self.plan.limit)
+
+
+def _limited(prediction: Prediction, limit: Xyxy) -> Prediction:
+    """Cut the masks of one prompt to a rectangle that the object does not leave."""
+    x0, y0 = (math.floor(value + 0.5) for value in limit[:2])
+    x1, y1 = (math.floor(value + 0.5) + 1 for value in limit[2:])
+    candidates = np.zeros_like(prediction.candidates)
+    candidates[..., y0:y1, x0:x1] = prediction.candidates[..., y0:y1, x0:x1]
+    box, area = kernels.mask_box(candidates[0, 0])
+    return replace(
+        prediction,
+        masks=candidates[:, 0],
+        candidates=candidates,
+        boxes=np.array([box or (-1, -1, -1, -1)], dtype=np.int64),
+        areas=np.array([area], dtype=np.int64),
+    )
 
 
 def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSettings) -> Iterator[Step]:

@@ -184,6 +184,7 @@ class Segmentation:
             [shown == one.label for one in self.objects],
             boxes=[view.box_to_view(flat) for flat in self._flat_boxes(index, (u, v))],
             pixel_size=(self.volume.spacing[row], self.volume.spacing[column]),
+            reference=self.volume,
         )
         return Path(path)
 
