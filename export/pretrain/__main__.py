@@ -18,11 +18,16 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("train", help="train from synthetic images, continuing a killed run")
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
+    run.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)
     model = measure.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", type=Path)
+    model.add_argument("--bundle", help="folder or name of a bundle, run by lite-infer itself")
+    measure.add_argument("--volumes", action="store_true", help="3-D protocols instead of 2-D (with --bundle)")
+    measure.add_argument("--backend", default="auto")
+    measure.add_argument("--precision", default="auto")
     measure.add_argument("--quick", action="store_true", help="boxes only")
     measure.add_argument("--json", type=Path, help="write all figures here")
     convert = commands.add_parser("export", help="checkpoint to bundle")
@@ -40,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         from export.pretrain.loop import train
 
         config = load_config(options.config)
-        train(replace(config, images=options.images or config.images), options.output)
+        train(replace(config, images=options.images or config.images), options.output, options.start)
     return 0
 
 
@@ -55,9 +60,24 @@ def _export(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from export.pretrain.evaluate import evaluate_slices, format_table
-    from export.pretrain.predictors import CheckpointPredictor
+    from export.pretrain.predictors import BundlePredictor, CheckpointPredictor
 
-    figures = evaluate_slices(CheckpointPredictor.from_file(options.checkpoint), options.folder, quick=options.quick)
+    if options.checkpoint is not None:
+        if options.volumes:
+            sys.stderr.write("--volumes runs the bundle's own propagation; export the checkpoint, give --bundle\n")
+            return 2
+        figures = evaluate_slices(
+            CheckpointPredictor.from_file(options.checkpoint), options.folder, quick=options.quick
+        )
+    else:
+        from export.pretrain.evaluate_volumes import evaluate_volumes
+        from runtime import Session
+
+        with Session(options.bundle, backend=options.backend, precision=options.precision, cache=False) as session:
+            if options.volumes:
+                figures = evaluate_volumes(session, options.folder)
+            else:
+                figures = evaluate_slices(BundlePredictor(session), options.folder, quick=options.quick)
     summary = figures.summary()
     if options.json is not None:
         options.json.write_text(json.dumps({**summary, "objects": figures.objects}, indent=1) + "\n", encoding="utf-8")

@@ -79,8 +79,13 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
     metrics = _metrics(facts)
     lines = [f"* {metric.name} on {metric.dataset}: {metric.value:.3f} ({metric.note})" for metric in metrics]
     parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
-    card.write_text(_CARD.format(title=facts.title, parameters=parameters, images=state["images"],
-                                 figures="\n".join(lines)).rstrip() + "\n", encoding="utf-8")
+    card.write_text(
+        _CARD.format(
+            title=facts.title, parameters=parameters, images=state["images"], figures="\n".join(lines)
+        ).rstrip()
+        + "\n",
+        encoding="utf-8",
+    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         layout_revision=LAYOUT_REVISION,
@@ -92,39 +97,61 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         source=Source(exporter=f"lite-infer {_version()}", checkpoint_sha256=_digest(checkpoint), opset=OPSET),
         input=_input(config.model),
         embedding=_embedding(config.model),
-        prompts=Prompts(box=BoxPrompt(), points=PointPrompt(requires_box=True),
-                        mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2)),
+        prompts=Prompts(
+            box=BoxPrompt(),
+            points=PointPrompt(requires_box=True),
+            mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2),
+        ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},
         propagation=Propagation(chain=ChainSettings(mask_prompt=True)),
         metrics=metrics,
-        files={path.name: FileRecord(sha256=_digest(path), bytes=path.stat().st_size)
-               for path in (encoder, decoder, card)},
+        files={
+            path.name: FileRecord(sha256=_digest(path), bytes=path.stat().st_size) for path in (encoder, decoder, card)
+        },
     )
     return write_manifest(manifest, folder)
 
 
 def _input(model: ModelConfig) -> Input:
-    return Input(size=(model.input_size, model.input_size), resize="longest_side", interpolation="area",
-                 normalise=Normalise(kind="min_max"), pad="bottom_right")
+    return Input(
+        size=(model.input_size, model.input_size),
+        resize="longest_side",
+        interpolation="area",
+        normalise=Normalise(kind="min_max"),
+        pad="bottom_right",
+    )
 
 
 def _embedding(model: ModelConfig) -> tuple[EmbeddingTensor, ...]:
     size = model.input_size
-    levels = [EmbeddingTensor(name=name, shape=(1, channels, size // stride, size // stride), stored_dtype="float16")
-              for name, channels, stride in zip(ENCODER_OUTPUTS[:3], model.embedding, (4, 8, 16), strict=True)]
+    levels = [
+        EmbeddingTensor(name=name, shape=(1, channels, size // stride, size // stride), stored_dtype="float16")
+        for name, channels, stride in zip(ENCODER_OUTPUTS[:3], model.embedding, (4, 8, 16), strict=True)
+    ]
     pixels = EmbeddingTensor(name=ENCODER_OUTPUTS[3], shape=(1, 3, size, size), dtype="uint8", stored_dtype="uint8")
     return (*levels, pixels)
 
 
 def _metrics(facts: BundleFacts) -> tuple[Metric, ...]:
     """Mean Dice over cases of the protocols that matter to users."""
-    wanted = {"box": "tight box on the largest slice", "jitter": "each side moved by up to 3 px",
-              "click_1": "box, one correction", "click_4": "box, four corrections"}
+    wanted = {
+        "box": "tight box on the largest slice",
+        "jitter": "each side moved by up to 3 px",
+        "click_1": "box, one correction",
+        "click_4": "box, four corrections",
+    }
     found = (facts.summary or {}).get("protocols", {})
-    return tuple(Metric(name=f"dice_{key}", value=round(float(found[key]["mean"]), 4), dataset=facts.dataset,
-                        note=f"{note}; mean over {found[key]['cases']} cases")
-                 for key, note in wanted.items() if key in found)
+    return tuple(
+        Metric(
+            name=f"dice_{key}",
+            value=round(float(found[key]["mean"]), 4),
+            dataset=facts.dataset,
+            note=f"{note}; mean over {found[key]['cases']} cases",
+        )
+        for key, note in wanted.items()
+        if key in found
+    )
 
 
 def _digest(path: Path) -> str:

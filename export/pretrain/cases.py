@@ -87,18 +87,18 @@ def _read_object(entry: dict[str, Any], case: dict[str, Any], image: NDArray[Any
         else:
             window = (float(given[0]), float(given[1]))
     box_3d = tuple(entry["box3d"]) if "box3d" in entry else None
-    return SliceObject(entry["label"], entry["name"], entry["z"], window, np.array(entry["box2d"], np.float64),
-                       box_3d, small)
+    return SliceObject(
+        entry["label"], entry["name"], entry["z"], window, np.array(entry["box2d"], np.float64), box_3d, small
+    )
 
 
-def _read_arrays(folder: Path, entry: dict[str, Any]
-                 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
+def _read_arrays(folder: Path, entry: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
     """Arrays as stored, and the affine of a volume."""
     if entry["image"].endswith(".nii.gz"):
         import nibabel
 
-        stored: Any = nibabel.load(folder / entry["image"])  # type: ignore[attr-defined]
-        label: Any = nibabel.load(folder / entry["label"])  # type: ignore[attr-defined]
+        stored: Any = nibabel.load(folder / entry["image"])
+        label: Any = nibabel.load(folder / entry["label"])
         return np.asanyarray(stored.dataobj), np.asanyarray(label.dataobj), np.asarray(stored.affine, np.float64)
     image = cv2.imread(str(folder / entry["image"]), cv2.IMREAD_UNCHANGED)
     mask = cv2.imread(str(folder / entry["label"]), cv2.IMREAD_UNCHANGED)

@@ -5,7 +5,6 @@ Knows torch's file format; must not know how the state is made or used.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside the target first, so that a killed run never leaves half a file."""
     temporary = path.with_suffix(".tmp")
     torch.save({"format": _FORMAT, **state}, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

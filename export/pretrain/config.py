@@ -44,6 +44,11 @@ class TrainConfig:
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
+    rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
+    sequences: int = 4  # volumes such a step, all processes together
+    slices: int = 6
+    sequence_objects: int = 3
+    freeze_encoder: bool = False  # and all normalisation statistics: only the decoder learns
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True

@@ -5,18 +5,21 @@ Knows the generator and the arrays a step needs; must not know the network.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.pretrain.config import TrainConfig
 from export.pretrain.degrade import degrade
 from export.pretrain.prompts import Prompt, make_prompt
 from export.pretrain.scenes import make_scene
+from export.pretrain.sequences import Sequence, make_sequence
 from export.pretrain.textures import render
 
-__all__ = ["Example", "Examples", "make_example"]
+__all__ = ["Example", "Examples", "example_numbers", "is_rollout", "make_example"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class Example:
     has_neighbour: NDArray[np.bool_]  # (P,)
 
 
-def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, neighbour_share: float = 0.25
-                 ) -> Example:
+def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, neighbour_share: float = 0.25) -> Example:
     """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
     rng = np.random.default_rng([seed, index])
     drawn: list[Prompt] = []
@@ -50,22 +52,43 @@ def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, ne
         masks[0, slot, :height, :width] = prompt.target
         if prompt.neighbour is not None:
             masks[1, slot, :height, :width] = prompt.neighbour
-    return Example(pixels, masks[0], np.stack([prompt.box for prompt in drawn]), masks[1],
-                   np.array([prompt.neighbour is not None for prompt in drawn]))
+    return Example(
+        pixels,
+        masks[0],
+        np.stack([prompt.box for prompt in drawn]),
+        masks[1],
+        np.array([prompt.neighbour is not None for prompt in drawn]),
+    )
 
 
 class Examples:
-    """The endless sequence of examples of one seed, as a map-style data set for a torch loader."""
+    """All examples of a run by number: images, and in roll-out steps sequences; a map-style set for a torch loader."""
 
-    def __init__(self, seed: int, *, size: int, prompts: int, neighbour_share: float) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         """Remember the numbers; nothing is drawn yet."""
-        self._seed = seed
-        self._size = size
-        self._prompts = prompts
-        self._neighbour_share = neighbour_share
+        self._config = config
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example | Sequence:
         """Draw example ``index`` on one thread."""
         cv2.setNumThreads(1)
-        return make_example(self._seed, index, size=self._size, prompts=self._prompts,
-                            neighbour_share=self._neighbour_share)
+        config = self._config
+        size = config.model.input_size
+        if is_rollout(config, index // config.batch):
+            return make_sequence(config.seed, index, slices=config.slices, size=size, objects=config.sequence_objects)
+        return make_example(
+            config.seed, index, size=size, prompts=config.prompts, neighbour_share=config.neighbour_share
+        )
+
+
+def is_rollout(config: TrainConfig, step: int) -> bool:
+    """Whether a step works on sequences; the same on every rank."""
+    return bool(np.random.default_rng([config.seed, step, 98]).uniform() < config.rollout_share)
+
+
+def example_numbers(config: TrainConfig, rank: int, step: int) -> Iterator[list[int]]:
+    """Numbers of a rank's examples, batch by batch from ``step`` to the end."""
+    share = config.batch // config.processes
+    for number in range(step, config.images // config.batch):
+        first = number * config.batch + rank * share
+        count = max(1, config.sequences // config.processes) if is_rollout(config, number) else share
+        yield list(range(first, first + count))

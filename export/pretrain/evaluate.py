@@ -44,19 +44,28 @@ class Figures:
         result: dict[str, Any] = {}
         for protocol, cases in self.values.items():
             every = [value for values in cases.values() for value in values]
-            result[protocol] = {"mean": mean_over_cases(cases), "ci95": bootstrap_interval(cases),
-                                "mean_objects": float(np.mean(every)), "cases": len(cases), "objects": len(every)}
+            result[protocol] = {
+                "mean": mean_over_cases(cases),
+                "ci95": bootstrap_interval(cases),
+                "mean_objects": float(np.mean(every)),
+                "median_objects": float(np.median(every)),
+                "by_case": {case: float(np.mean(values)) for case, values in cases.items()},
+                "cases": len(cases),
+                "objects": len(every),
+            }
         by_modality: dict[str, float] = {}
         for modality in sorted(set(self.modality.values())):
-            chosen = {case: values for case, values in self.values["box"].items() if self.modality[case] == modality}
+            chosen = {
+                case: values for case, values in self.values.get("box", {}).items() if self.modality[case] == modality
+            }
             if chosen:
                 by_modality[modality] = mean_over_cases(chosen)
-        by_case = {case: float(np.mean(values)) for case, values in self.values["box"].items()}
-        return {"protocols": result, "box_by_modality": by_modality, "box_by_case": by_case}
+        return {"protocols": result, "box_by_modality": by_modality}
 
 
-def evaluate_slices(predictor: Predictor, folder: Path, *, quick: bool = False,
-                    report: Callable[[str], None] | None = None) -> Figures:
+def evaluate_slices(
+    predictor: Predictor, folder: Path, *, quick: bool = False, report: Callable[[str], None] | None = None
+) -> Figures:
     """Evaluate every object of the folder; ``quick`` leaves out clicks and refinement."""
     figures = Figures()
     jitter = np.random.default_rng(JITTER_SEED)
@@ -69,7 +78,7 @@ def evaluate_slices(predictor: Predictor, folder: Path, *, quick: bool = False,
         for group in shared.values():
             embedding = predictor.encode(case.slice_image(group[0][0]))
             for start in range(0, len(group), _GROUP):
-                _evaluate_group(predictor, embedding, case, group[start:start + _GROUP], figures, quick=quick)
+                _evaluate_group(predictor, embedding, case, group[start : start + _GROUP], figures, quick=quick)
         if report is not None and figures.values["box"].get(case.name):
             report(f"{case.name:32} {np.mean(figures.values['box'][case.name]):.3f}")
     return figures
@@ -83,31 +92,47 @@ def _jittered(box: NDArray[np.float64], offset: NDArray[np.float64], shape: tupl
     return np.array([x[0], y[0], x[1], y[1]])
 
 
-def _evaluate_group(predictor: Predictor, embedding: Any, case: Case,
-                    group: list[tuple[SliceObject, NDArray[np.float64]]], figures: Figures, *, quick: bool) -> None:
+def _evaluate_group(
+    predictor: Predictor,
+    embedding: Any,
+    case: Case,
+    group: list[tuple[SliceObject, NDArray[np.float64]]],
+    figures: Figures,
+    *,
+    quick: bool,
+) -> None:
     targets = np.stack([case.slice_mask(item) for item, _ in group])
     boxes = np.stack([item.box for item, _ in group])
     shape = (targets.shape[1], targets.shape[2])
     tight = predictor.decode(embedding, boxes)
     loose = np.stack([_jittered(item.box, offset, shape) for item, offset in group])
-    answers = {"box": tight.masks, "jitter": predictor.decode(embedding, loose).masks,
-               "baseline_box": np.stack([box_mask(shape, box) for box in boxes]),
-               "baseline_ellipse": np.stack([ellipse_mask(shape, box) for box in boxes])}
+    answers = {
+        "box": tight.masks,
+        "jitter": predictor.decode(embedding, loose).masks,
+        "baseline_box": np.stack([box_mask(shape, box) for box in boxes]),
+        "baseline_ellipse": np.stack([ellipse_mask(shape, box) for box in boxes]),
+    }
     if not quick:
         answers["refined"] = predictor.decode(embedding, boxes, earlier=tight.low_res_logits).masks
         answers |= _clicked(predictor, embedding, boxes, targets, tight)
     for row, (item, _) in enumerate(group):
         prefix = "small/" if item.small else ""
-        record: dict[str, Any] = {"case": case.name, "label": item.label, "name": item.name, "small": item.small,
-                                  "score": float(tight.scores[row])}
+        record: dict[str, Any] = {
+            "case": case.name,
+            "label": item.label,
+            "name": item.name,
+            "small": item.small,
+            "score": float(tight.scores[row]),
+        }
         for protocol, masks in answers.items():
             record[protocol] = dice(masks[row], targets[row])
             figures.values[prefix + protocol][case.name].append(record[protocol])
         figures.objects.append(record)
 
 
-def _clicked(predictor: Predictor, embedding: Any, boxes: NDArray[np.float64], targets: NDArray[np.bool_],
-             first: Answer) -> dict[str, NDArray[np.bool_]]:
+def _clicked(
+    predictor: Predictor, embedding: Any, boxes: NDArray[np.float64], targets: NDArray[np.bool_], first: Answer
+) -> dict[str, NDArray[np.bool_]]:
     """Masks after one and after four corrections, with and (``bare``) without the earlier answer as a prompt."""
     found: dict[str, NDArray[np.bool_]] = {}
     for suffix in ("", "_bare"):
@@ -127,10 +152,14 @@ def _clicked(predictor: Predictor, embedding: Any, boxes: NDArray[np.float64], t
 
 def format_table(summary: dict[str, Any]) -> str:
     """Summary as plain text."""
-    lines = [f"{'protocol':24} {'cases':>7} {'95 % interval':>17} {'objects':>8} {'n':>5}"]
+    lines = [f"{'protocol':24} {'cases':>7} {'95 % interval':>17} {'objects':>8} {'median':>7} {'n':>5}"]
     for name, row in summary["protocols"].items():
         low, high = row["ci95"]
-        lines.append(f"{name:24} {row['mean']:7.4f}  [{low:.4f}, {high:.4f}] {row['mean_objects']:8.4f} {row['objects']:5d}")
-    lines += ["", "tight box by modality"]
+        lines.append(
+            f"{name:24} {row['mean']:7.4f}  [{low:.4f}, {high:.4f}] "
+            f"{row['mean_objects']:8.4f} {row['median_objects']:7.4f} {row['objects']:5d}"
+        )
+    if summary["box_by_modality"]:
+        lines += ["", "tight box by modality"]
     lines += [f"{name:24} {value:7.4f}" for name, value in summary["box_by_modality"].items()]
     return "\n".join(lines)

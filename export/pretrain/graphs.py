@@ -23,8 +23,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from export.pretrain.config import ModelConfig
 from export.pretrain.model import Block, ConvBnRelu, Network
 
-__all__ = ["DECODER_INPUTS", "DECODER_OUTPUTS", "ENCODER_OUTPUTS", "OPSET", "DecoderGraph", "EncoderGraph", "fold",
-           "write_graphs"]
+__all__ = [
+    "DECODER_INPUTS",
+    "DECODER_OUTPUTS",
+    "ENCODER_OUTPUTS",
+    "OPSET",
+    "DecoderGraph",
+    "EncoderGraph",
+    "fold",
+    "write_graphs",
+]
 
 OPSET = 17
 ENCODER_OUTPUTS = ("level_4", "level_8", "level_16", "pixels")
@@ -52,7 +60,7 @@ def _fold_module(module: nn.Module) -> nn.Module:
             with torch.no_grad():
                 diagonal = torch.arange(conv.weight.shape[0])
                 conv.weight[diagonal, diagonal, 1, 1] += 1
-        return _Folded(cast(nn.Conv2d, conv))
+        return _Folded(conv)
     for name, child in module.named_children():
         setattr(module, name, _fold_module(child))
     return module
@@ -85,8 +93,18 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.decoder = network.decoder
 
-    def forward(self, level_4: Tensor, level_8: Tensor, level_16: Tensor, pixels: Tensor, boxes: Tensor,
-                points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        level_4: Tensor,
+        level_8: Tensor,
+        level_16: Tensor,
+        pixels: Tensor,
+        boxes: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        masks: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """See the module's graph contract."""
         image = pixels.to(torch.float32) * (1 / 255.0)
         prompt = self.decoder.geometry.channels(boxes, points, point_labels, masks, has_mask)
@@ -108,8 +126,10 @@ def _sample_inputs(config: ModelConfig) -> _Sample:
     pixels = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
     boxes = torch.tensor([[20.0, 30.0, 90.0, 120.0], [5.0, 5.0, 15.0, 25.0], [1.0, 2.0, 255.0, 250.0]])
     points, labels = torch.rand(3, 2, 2) * size, torch.tensor([[1.0, 0.0], [1.0, -1.0], [-1.0, -1.0]])
-    return _Sample((torch.rand(1, 3, size, size),),
-                   (*levels, pixels, boxes, points, labels, torch.rand(3, 1, size, size), torch.tensor([1.0, 0.0, 1.0])))
+    return _Sample(
+        (torch.rand(1, 3, size, size),),
+        (*levels, pixels, boxes, points, labels, torch.rand(3, 1, size, size), torch.tensor([1.0, 0.0, 1.0])),
+    )
 
 
 def write_graphs(network: Network, folder: Path) -> tuple[Path, Path]:
@@ -126,7 +146,22 @@ def write_graphs(network: Network, folder: Path) -> tuple[Path, Path]:
 def _trace(folded: Network, sample: _Sample, encoder: Path, decoder: Path) -> None:
     dynamic = {name: {0: "N"} for name in ("boxes", "has_mask", "masks", *DECODER_OUTPUTS)}
     dynamic |= {name: {0: "N", 1: "P"} for name in ("points", "point_labels")}
-    torch.onnx.export(EncoderGraph(folded).eval(), sample.encoder, str(encoder), input_names=["image"],
-                      output_names=list(ENCODER_OUTPUTS), opset_version=OPSET, dynamo=False)
-    torch.onnx.export(DecoderGraph(folded).eval(), sample.decoder, str(decoder), input_names=list(DECODER_INPUTS),
-                      output_names=list(DECODER_OUTPUTS), opset_version=OPSET, dynamic_axes=dynamic, dynamo=False)
+    torch.onnx.export(
+        EncoderGraph(folded).eval(),
+        sample.encoder,
+        str(encoder),
+        input_names=["image"],
+        output_names=list(ENCODER_OUTPUTS),
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    torch.onnx.export(
+        DecoderGraph(folded).eval(),
+        sample.decoder,
+        str(decoder),
+        input_names=list(DECODER_INPUTS),
+        output_names=list(DECODER_OUTPUTS),
+        opset_version=OPSET,
+        dynamic_axes=dynamic,
+        dynamo=False,
+    )

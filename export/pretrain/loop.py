@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
 from export.pretrain.checkpoint import read_checkpoint, write_checkpoint
 from export.pretrain.config import TrainConfig
-from export.pretrain.dataset import Examples
+from export.pretrain.dataset import Examples, example_numbers
 from export.pretrain.model import Network
-from export.pretrain.step import Batch, StepResult, collate, training_loss
+from export.pretrain.rollout import SequenceBatch, collate, rollout_loss
+from export.pretrain.step import Batch, StepResult, training_loss
 
 __all__ = ["CHECKPOINT_NAME", "learning_rate", "train"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _LOG_NAME = "curve.jsonl"
+_KINDS = ("box", "neighbour", "second", "rollout")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -37,36 +39,46 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * warm * max(0.0, 1 - step / total)
 
 
-def train(config: TrainConfig, output: Path) -> None:
-    """Train into ``output``, continuing from its checkpoint if there is one."""
+def train(config: TrainConfig, output: Path, start: Path | None = None) -> None:
+    """Train into ``output``, continuing from its checkpoint if there is one, else from the weights of ``start``."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     if torch.cuda.is_available() or config.processes == 1:
-        _run(0, replace(config, processes=1), output, "")
+        _run(0, replace(config, processes=1), output, start, "")
         return
     meeting = output / "rendezvous"
     meeting.unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_run, (config, output, meeting.resolve().as_uri()), nprocs=config.processes)
+    spawn(  # type: ignore[no-untyped-call]
+        _run, (config, output, start, meeting.resolve().as_uri()), nprocs=config.processes
+    )
     meeting.unlink(missing_ok=True)
 
 
 def _bfloat16_is_native() -> bool:
-    return bool(torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(
+        torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 class _Run:
     """State of one rank: network, optimiser, average, step."""
 
-    def __init__(self, config: TrainConfig, output: Path) -> None:
-        """Allocate, then restore the checkpoint in ``output`` if there is one."""
+    def __init__(self, config: TrainConfig, output: Path, start: Path | None) -> None:
+        """Allocate, take over the averaged weights of ``start``, or continue the checkpoint in ``output``."""
         self.config = config
         self.output = output
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parameters = list(self.network.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, betas=config.betas,
-                                           weight_decay=config.weight_decay)
+        if start is not None:
+            self.network.load_state_dict(read_checkpoint(start)["ema"])
+        if config.freeze_encoder:
+            self.network.eval()
+            self.network.encoder.requires_grad_(False)
+        self.parameters = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
         self.step = 0
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if (output / CHECKPOINT_NAME).is_file():
@@ -76,15 +88,18 @@ class _Run:
             self.average = {name: value.to(self.device) for name, value in state["ema"].items()}
             self.step = int(state["step"])
 
-    def update(self, batch: Batch, rng: np.random.Generator) -> StepResult:
+    def update(self, batch: Batch | SequenceBatch, rng: np.random.Generator) -> StepResult:
         """One optimiser step; gradients are averaged over the processes."""
         config = self.config
         rate = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16 and _bfloat16_is_native()):
-            refine = self.step >= 2 * config.warmup_steps and _refines(config, self.step)
-            result = training_loss(self.network, batch, rng, refine=refine, score_weight=config.score_weight)
+            if isinstance(batch, SequenceBatch):
+                result = rollout_loss(self.network, batch, rng, score_weight=config.score_weight)
+            else:
+                refine = self.step >= 2 * config.warmup_steps and _refines(config, self.step)
+                result = training_loss(self.network, batch, rng, refine=refine, score_weight=config.score_weight)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         _average_gradients(self.parameters, config.processes)
@@ -101,9 +116,14 @@ class _Run:
 
     def save(self) -> None:
         """Write everything that a resumed run needs; examples and clicks follow from seed and step."""
-        state: dict[str, Any] = {"config": self.config.to_json(), "step": self.step, "ema": self.average,
-                                 "images": self.step * self.config.batch, "model": self.network.state_dict(),
-                                 "optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {
+            "config": self.config.to_json(),
+            "step": self.step,
+            "ema": self.average,
+            "images": self.step * self.config.batch,
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         write_checkpoint(self.output / CHECKPOINT_NAME, state)
 
 
@@ -121,40 +141,28 @@ def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     flat /= processes
     start = 0
     for parameter in parameters:
-        parameter.grad = flat[start:start + parameter.numel()].view(parameter.shape)
+        parameter.grad = flat[start : start + parameter.numel()].view(parameter.shape)
         start += parameter.numel()
 
 
-def _indices(config: TrainConfig, rank: int, step: int) -> Iterator[list[int]]:
-    """Example numbers of this rank, batch by batch from ``step`` to the end."""
-    share = config.batch // config.processes
-    for number in range(step, config.images // config.batch):
-        first = number * config.batch + rank * share
-        yield list(range(first, first + share))
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    moved: dict[str, Tensor] = {name: value.to(device) for name, value in vars(batch).items()}
-    return Batch(**moved)
-
-
-def _run(rank: int, config: TrainConfig, output: Path, meeting: str) -> None:
+def _run(rank: int, config: TrainConfig, output: Path, start: Path | None, meeting: str) -> None:
     """Train as one of ``config.processes`` ranks."""
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # several one-thread processes beat one process with several threads here
     torch.set_flush_denormal(True)
     if config.processes > 1:
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.processes)
-    run = _Run(config, output)
-    examples = Examples(config.seed, size=config.model.input_size, prompts=config.prompts,
-                        neighbour_share=config.neighbour_share)
-    batches = DataLoader(examples, batch_sampler=_indices(config, rank, run.step), collate_fn=collate,  # type: ignore[arg-type]
-                         num_workers=config.workers)
+    run = _Run(config, output, start)
+    numbers = example_numbers(config, rank, run.step)
+    examples: Any = Examples(config)  # map-style, but endless: it has no length
+    batches: DataLoader[Any] = DataLoader(
+        examples, batch_sampler=numbers, collate_fn=collate, num_workers=config.workers
+    )
     progress = _Progress(config, output)
     saved = time.monotonic()
     for batch in batches:
         rng = np.random.default_rng([config.seed, run.step, rank, 7])
-        result = run.update(_to(batch, run.device), rng)
+        result = run.update(batch.to(run.device), rng)
         if rank:
             continue
         progress.add(run.step, result)
@@ -176,7 +184,7 @@ class _Progress:
         self._path = output / _LOG_NAME
         self._started = time.monotonic()
         self._losses: list[float] = []
-        self._dice: list[list[float]] = [[], [], []]
+        self._dice: list[list[float]] = [[] for _ in _KINDS]
 
     def add(self, step: int, result: StepResult) -> None:
         """Collect one step and write a line when it is due."""
@@ -187,10 +195,15 @@ class _Progress:
             return
         now = time.monotonic()
         rate = len(self._losses) * self._config.batch / max(now - self._started, 1e-9)
-        line = {"step": step, "images": step * self._config.batch, "lr": learning_rate(self._config, step),
-                "loss": round(float(np.mean(self._losses)), 4), "images_per_s": round(rate, 2)}
-        for name, values in zip(("box", "neighbour", "second"), self._dice, strict=True):
+        line: dict[str, float | None] = {
+            "step": step,
+            "images": step * self._config.batch,
+            "lr": learning_rate(self._config, step),
+            "loss": round(float(np.mean(self._losses)), 4),
+            "images_per_s": round(rate, 2),
+        }
+        for name, values in zip(_KINDS, self._dice, strict=True):
             line[f"dice_{name}"] = round(float(np.mean(values)), 4) if values else None
         with self._path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        self._started, self._losses, self._dice = now, [], [[], [], []]
+        self._started, self._losses, self._dice = now, [], [[] for _ in _KINDS]

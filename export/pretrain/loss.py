@@ -22,8 +22,13 @@ class LossParts:
     dice: Tensor
 
 
-def segmentation_loss(logits: Tensor, scores: Tensor, target: Tensor, score_weight: float) -> LossParts:
-    """Logits (N, C, G, G), scores (N, C), soft target (N, 1, G, G); the best of C candidates is trained."""
+def segmentation_loss(
+    logits: Tensor, scores: Tensor, target: Tensor, score_weight: float, weight: Tensor | None = None
+) -> LossParts:
+    """Logits (N, C, G, G), scores (N, C), soft target (N, 1, G, G); the best of C candidates is trained.
+
+    ``weight`` (N,) leaves prompts out where it is 0.
+    """
     wide = target.expand_as(logits)
     bce = F.binary_cross_entropy_with_logits(logits, wide, reduction="none").mean((2, 3))
     probability = torch.sigmoid(logits)
@@ -37,6 +42,6 @@ def segmentation_loss(logits: Tensor, scores: Tensor, target: Tensor, score_weig
         iou = both / (sizes - both).clamp(min=1)  # an absent object scores 0 whatever is answered
         dice = torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), torch.ones_like(sizes))
         best = per_candidate.argmin(1, keepdim=True)
-    mask_loss = per_candidate.gather(1, best).mean()
-    score_loss = (scores - iou).square().mean()
-    return LossParts(mask_loss + score_weight * score_loss, dice.gather(1, best)[:, 0])
+    per_prompt = per_candidate.gather(1, best)[:, 0] + score_weight * (scores - iou).square().mean(1)
+    total = per_prompt.mean() if weight is None else (per_prompt * weight).sum() / weight.sum().clamp(min=1)
+    return LossParts(total, dice.gather(1, best)[:, 0])

@@ -24,7 +24,7 @@ def box_mask(shape: tuple[int, int], box: NDArray[np.float64]) -> NDArray[np.boo
     """The filled box (xyxy, both ends inclusive)."""
     x0, y0, x1, y1 = (int(v) for v in box)
     mask = np.zeros(shape, bool)
-    mask[max(y0, 0):y1 + 1, max(x0, 0):x1 + 1] = True
+    mask[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = True
     return mask
 
 
@@ -32,7 +32,7 @@ def ellipse_mask(shape: tuple[int, int], box: NDArray[np.float64]) -> NDArray[np
     """The ellipse inscribed in the box."""
     centre_x, centre_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     half_x, half_y = (box[2] - box[0] + 1) / 2, (box[3] - box[1] + 1) / 2
-    rows, columns = np.ogrid[:shape[0], :shape[1]]
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.asarray(((columns - centre_x) / half_x) ** 2 + ((rows - centre_y) / half_y) ** 2 <= 1, bool)
 
 

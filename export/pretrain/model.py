@@ -81,6 +81,9 @@ class Encoder(nn.Module):
 class PromptTensors(nn.Module):
     """Geometry of the window and the prompt channels on its 64 grid; no weights."""
 
+    axis_64: Tensor  # cell centres of the window, -1..1
+    axis_full: Tensor  # pixels of the input frame
+
     def __init__(self, size: int) -> None:
         """Remember the input size."""
         super().__init__()
@@ -100,7 +103,7 @@ class PromptTensors(nn.Module):
 
     def grid(self, cells: int, centre: Tensor, half: Tensor) -> Tensor:
         """Sampling grid (N, cells, cells, 2) of the window for ``grid_sample`` without aligned corners."""
-        axis = getattr(self, f"axis_{cells}")
+        axis: Tensor = getattr(self, f"axis_{cells}")
         xy = centre[:, None, :] + half[:, None, :] * axis[None, :, None]  # (N, cells, 2) pixels
         xy = (xy + 0.5) * (2.0 / self.size) - 1.0
         x = xy[:, None, :, 0:1].expand(-1, cells, -1, -1)
@@ -108,15 +111,14 @@ class PromptTensors(nn.Module):
         return torch.cat([x, y], 3)
 
     def paste_grid(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-        """Grid (N, S, S, 2) that brings window logits back to the input frame, and where it lies inside, (N, 1, S, S)."""
+        """Grid (N, S, S, 2) that brings window logits to the input frame, and where it is inside, (N, 1, S, S)."""
         uv = (self.axis_full[None, :, None] - centre[:, None, :]) / half[:, None, :]  # (N, S, 2)
         inside = (uv.abs() <= 1.0).to(uv.dtype)
         u = uv[:, None, :, 0:1].expand(-1, self.size, -1, -1)
         v = uv[:, :, None, 1:2].expand(-1, -1, self.size, -1)
         return torch.cat([u, v], 3), (inside[:, None, :, 0] * inside[:, :, None, 1])[:, None]
 
-    def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor
-                 ) -> Tensor:
+    def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> Tensor:
         """Nine prompt channels (N, 9, 64, 64): inside, x, y, two log sizes, ellipse, mask, clicks + and -."""
         cells = _GRIDS[0]
         centre, half_box, half = self.window(boxes)
@@ -136,8 +138,9 @@ class PromptTensors(nn.Module):
         spots = near[:, :, None, :, 0] * near[:, :, :, None, 1]  # (N, P, 64, 64)
         positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
         negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
-        return torch.cat([torch.stack([inside, x, y, ellipse], 1), sizes, earlier,
-                          torch.stack([positive, negative], 1)], 1)
+        return torch.cat(
+            [torch.stack([inside, x, y, ellipse], 1), sizes, earlier, torch.stack([positive, negative], 1)], 1
+        )
 
 
 class Decoder(nn.Module):
@@ -169,9 +172,10 @@ class Decoder(nn.Module):
         windows = windows.reshape(batch, channels, -1, cells, cells).transpose(1, 2)
         return windows.reshape(-1, channels, cells, cells)
 
-    def forward(self, levels: tuple[Tensor, Tensor, Tensor], pixels: Tensor, boxes: Tensor, prompt: Tensor
-                ) -> tuple[Tensor, Tensor]:
-        """Levels and pixels (0..1) of B images, boxes (B * P, 4), prompt channels -> logits (N, C, 128, 128), scores."""
+    def forward(
+        self, levels: tuple[Tensor, Tensor, Tensor], pixels: Tensor, boxes: Tensor, prompt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Levels and pixels (0..1) of B images, N = B * P boxes and prompts -> logits (N, C, 128, 128), scores."""
         centre, _, half = self.geometry.window(boxes)
         image = F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)  # (N, 12, 64, 64)
         prompt_32 = F.avg_pool2d(prompt, 2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +18,10 @@ from torch import Tensor
 from export.pretrain.checkpoint import load_network
 from export.pretrain.model import Network
 
-__all__ = ["Answer", "CheckpointPredictor", "Clicks", "Predictor", "frame_image"]
+if TYPE_CHECKING:
+    from runtime import Embedding, Session
+
+__all__ = ["Answer", "BundlePredictor", "CheckpointPredictor", "Clicks", "Predictor", "frame_image"]
 
 Clicks = list[list[tuple[float, float, int]]]  # per object: x, y in image pixels, label
 
@@ -38,8 +41,13 @@ class Predictor(Protocol):
     def encode(self, image: NDArray[np.uint8]) -> Any:
         """Embedding of an 8-bit image [row, col(, c)]."""
 
-    def decode(self, embedding: Any, boxes: NDArray[np.float64], clicks: Clicks | None = None,
-               earlier: NDArray[np.float32] | None = None) -> Answer:
+    def decode(
+        self,
+        embedding: Any,
+        boxes: NDArray[np.float64],
+        clicks: Clicks | None = None,
+        earlier: NDArray[np.float32] | None = None,
+    ) -> Answer:
         """Answer N boxes (N, 4) in image pixels, with clicks and earlier logits (N, S, S) where given."""
 
 
@@ -56,7 +64,7 @@ def frame_image(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32
     if values.ndim == 2:
         values = np.repeat(values[..., None], 3, axis=2)
     framed = np.zeros((3, size, size), np.float32)
-    framed[:, :resized_size[0], :resized_size[1]] = values.transpose(2, 0, 1)
+    framed[:, : resized_size[0], : resized_size[1]] = values.transpose(2, 0, 1)
     return framed, resized_size
 
 
@@ -92,19 +100,20 @@ class CheckpointPredictor:
         return _Encoded((stored[0], stored[1], stored[2]), pixels, (image.shape[0], image.shape[1]), resized_size)
 
     @torch.inference_mode()
-    def decode(self, embedding: _Encoded, boxes: NDArray[np.float64], clicks: Clicks | None = None,
-               earlier: NDArray[np.float32] | None = None) -> Answer:
+    def decode(
+        self,
+        embedding: _Encoded,
+        boxes: NDArray[np.float64],
+        clicks: Clicks | None = None,
+        earlier: NDArray[np.float32] | None = None,
+    ) -> Answer:
         """Answer N boxes (N, 4) in image pixels."""
         decoder = self._network.decoder
         scale = self._size / max(embedding.original_size)
         count = len(boxes)
         framed = torch.from_numpy((boxes * scale).astype(np.float32))
-        longest = max([1, *(len(row) for row in clicks or [])])
-        points, labels = torch.zeros(count, longest, 2), torch.full((count, longest), -1.0)
-        for row, given in enumerate(clicks or []):
-            for slot, (x, y, label) in enumerate(given):
-                points[row, slot] = torch.tensor([x * scale, y * scale])
-                labels[row, slot] = label
+        xy, point_labels = _padded(clicks or [[] for _ in boxes])
+        points, labels = torch.from_numpy(xy * np.float32(scale)), torch.from_numpy(point_labels)
         masks = torch.zeros(count, 1, self._size, self._size)
         if earlier is not None:
             masks = torch.from_numpy(earlier)[:, None]
@@ -117,6 +126,45 @@ class CheckpointPredictor:
         low_res = pasted[rows, best].numpy()
         h, w = embedding.resized_size
         height, width = embedding.original_size
-        full = [cv2.resize(np.ascontiguousarray(one[:h, :w]), (width, height), interpolation=cv2.INTER_LINEAR) > 0
-                for one in low_res]
+        full = [
+            cv2.resize(np.ascontiguousarray(one[:h, :w]), (width, height), interpolation=cv2.INTER_LINEAR) > 0
+            for one in low_res
+        ]
         return Answer(np.stack(full), low_res, scores[rows, best].numpy())
+
+
+class BundlePredictor:
+    """A bundle through the public API of ``runtime``."""
+
+    def __init__(self, session: Session) -> None:
+        """Evaluate an open session."""
+        self._session = session
+
+    def encode(self, image: NDArray[np.uint8]) -> Embedding:
+        """Embedding of an 8-bit image [row, col(, c)]."""
+        return self._session.encode(image)
+
+    def decode(
+        self,
+        embedding: Embedding,
+        boxes: NDArray[np.float64],
+        clicks: Clicks | None = None,
+        earlier: NDArray[np.float32] | None = None,
+    ) -> Answer:
+        """Answer N boxes (N, 4) in image pixels."""
+        points, labels = (None, None) if clicks is None or not any(clicks) else _padded(clicks)
+        masks = None if earlier is None else earlier[:, None]
+        found = self._session.decode(embedding, boxes=boxes, points=points, point_labels=labels, masks=masks)
+        return Answer(found.masks, found.low_res_logits, found.scores)
+
+
+def _padded(clicks: Clicks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Clicks of N objects as (N, P, 2) and (N, P), filled up with label -1; P is at least 1."""
+    longest = max([1, *(len(row) for row in clicks)])
+    points = np.zeros((len(clicks), longest, 2), np.float32)
+    labels = np.full((len(clicks), longest), -1, np.float32)
+    for row, given in enumerate(clicks):
+        for slot, (x, y, label) in enumerate(given):
+            points[row, slot] = x, y
+            labels[row, slot] = label
+    return points, labels

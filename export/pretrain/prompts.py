@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from export.pretrain.scenes import Scene
 from export.pretrain.shapes import random_outlines, smooth_noise
 
-__all__ = ["Prompt", "error_click", "jitter_box", "make_prompt", "neighbour_mask", "pick_target", "tight_box"]
+__all__ = [
+    "Prompt",
+    "error_click",
+    "jitter_box",
+    "make_prompt",
+    "neighbour_mask",
+    "pick_labels",
+    "pick_target",
+    "tight_box",
+]
 
 _MIN_AREA = 14
 
@@ -40,6 +49,12 @@ def tight_box(mask: NDArray[np.generic]) -> Box:
 
 def pick_target(scene: Scene, rng: np.random.Generator) -> Mask | None:
     """Draw a label with weight area^0.4 (70 % with what lies inside it), usually one of its components."""
+    picked = pick_labels(scene, rng)
+    return None if picked is None else picked[1]
+
+
+def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask] | None:
+    """As `pick_target`, with the table (256,) of the labels that the object consists of."""
     labels = scene.labels
     areas = np.bincount(labels.ravel(), minlength=len(scene.parents)).astype(np.float64)
     areas[0] = 0
@@ -62,7 +77,7 @@ def pick_target(scene: Scene, rng: np.random.Generator) -> Mask | None:
         if not size.any():
             return None
         mask = (components == 1 + rng.choice(count - 1, p=size / size.sum())).astype(np.uint8)
-    return mask if int(mask.sum()) >= _MIN_AREA else None
+    return (table, mask) if int(mask.sum()) >= _MIN_AREA else None
 
 
 def jitter_box(box: Box, rng: np.random.Generator) -> Box:
@@ -92,7 +107,9 @@ def neighbour_mask(target: Mask, rng: np.random.Generator) -> Mask:
     box = tight_box(target)
     centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2] + 1
     kind = rng.uniform()
-    grow = np.exp(rng.normal(0, 0.14)) if kind < 0.66 else rng.uniform(1.3, 2.4) if kind < 0.86 else rng.uniform(0.35, 0.8)
+    grow = np.exp(rng.normal(0, 0.14))
+    if kind >= 0.66:
+        grow = rng.uniform(1.3, 2.4) if kind < 0.86 else rng.uniform(0.35, 0.8)
     scale = grow * np.exp(rng.normal(0, 0.06, 2))
     shift = rng.normal(0, 0.05, 2) * size + rng.normal(0, 1.0, 2)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -104,8 +121,8 @@ def neighbour_mask(target: Mask, rng: np.random.Generator) -> Mask:
     fault = rng.uniform()
     if fault < 0.3:  # a piece is missing, or something beside it was taken as well
         spot = centre + rng.uniform(-0.6, 0.6, 2) * size
-        piece = [np.round(o).astype(np.int32) for o in random_outlines(rng, spot, 0.5 * float(size.mean()) * rng.uniform(0.3, 0.9))]
-        cv2.fillPoly(moved, piece, 0 if fault < 0.17 else 1)
+        outlines = random_outlines(rng, spot, 0.5 * float(size.mean()) * rng.uniform(0.3, 0.9))
+        cv2.fillPoly(moved, [np.round(outline).astype(np.int32) for outline in outlines], 0 if fault < 0.17 else 1)
     return np.asarray(moved, np.uint8)
 
 

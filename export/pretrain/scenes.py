@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.pretrain.shapes import Canvas, fourier_outline, random_outlines, smooth_noise
 
-__all__ = ["Scene", "make_scene"]
+__all__ = ["Scene", "look_up", "make_scene", "paint_canvas", "warp_maps"]
 
 _CANVAS = 320
 
@@ -28,6 +28,13 @@ class Scene:
 
 def make_scene(rng: np.random.Generator, size: int = 256) -> Scene:
     """Draw one scene whose longer side is ``size`` pixels."""
+    canvas = paint_canvas(rng)
+    map_x, map_y = warp_maps(rng, size)
+    return Scene(look_up(canvas.labels, map_x, map_y), tuple(canvas.parents))
+
+
+def paint_canvas(rng: np.random.Generator) -> Canvas:
+    """Draw the labels of one scene before it is warped into the input frame."""
     canvas = Canvas(_CANVAS)
     kind = rng.uniform()
     if kind < 0.50:
@@ -40,16 +47,16 @@ def make_scene(rng: np.random.Generator, size: int = 256) -> Scene:
         _paint_blobs(canvas, rng)
     else:
         _paint_layers(canvas, rng)
-    labels = _warp(canvas.labels, rng, size)
-    return Scene(labels, tuple(canvas.parents))
+    return canvas
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _paint_children(canvas: Canvas, rng: np.random.Generator, label: int, centre: NDArray[np.float64],
-                    radius: float, count: int) -> None:
+def _paint_children(
+    canvas: Canvas, rng: np.random.Generator, label: int, centre: NDArray[np.float64], radius: float, count: int
+) -> None:
     """Paint ``count`` smaller shapes inside a label."""
     for _ in range(count):
         offset = rng.uniform(-0.6, 0.6, 2) * radius
@@ -105,8 +112,11 @@ def _paint_body(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(rng.integers(2, 14)):  # vessels
         centre = middle + rng.uniform(-0.7, 0.7, 2) * radius
         size = _log_uniform(rng, 2, 9)
-        shapes = ([fourier_outline(rng, centre, size, roughness=0.04, stretch=0.5)] if rng.uniform() < 0.7
-                  else random_outlines(rng, centre, size * 2.5))
+        shapes = (
+            [fourier_outline(rng, centre, size, roughness=0.04, stretch=0.5)]
+            if rng.uniform() < 0.7
+            else random_outlines(rng, centre, size * 2.5)
+        )
         canvas.paint(shapes, base, everything)
 
 
@@ -131,7 +141,7 @@ def _paint_partition(canvas: Canvas, rng: np.random.Generator, within: int | Non
     new = [label for label in new if label]
     if not new:
         return []
-    table[1:len(new) + 1] = new
+    table[1 : len(new) + 1] = new
     ids = table[cells]
     if rng.uniform() < 0.45:  # membranes keep the parent's label
         edge = cv2.morphologyEx(cells, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
@@ -161,8 +171,11 @@ def _paint_blobs(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(count):
         centre = rng.uniform(0, _CANVAS, 2)
         radius = typical * float(np.exp(rng.normal(0, 0.35)))
-        outlines = (random_outlines(rng, centre, radius) if any_shape
-                    else [fourier_outline(rng, centre, radius, roughness=roughness, stretch=stretch)])
+        outlines = (
+            random_outlines(rng, centre, radius)
+            if any_shape
+            else [fourier_outline(rng, centre, radius, roughness=roughness, stretch=stretch)]
+        )
         over = ground if apart else None
         label = canvas.paint(outlines, 0, over)
         if wall and not any_shape:
@@ -194,17 +207,19 @@ def _paint_layers(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.labels[sector == 0] = 0
 
 
-def _displace(labels: NDArray[np.uint8], rng: np.random.Generator, amplitude: float, cell: float
-              ) -> NDArray[np.uint8]:
-    rows, columns = np.mgrid[:labels.shape[0], :labels.shape[1]].astype(np.float32)
+def _displace(labels: NDArray[np.uint8], rng: np.random.Generator, amplitude: float, cell: float) -> NDArray[np.uint8]:
+    rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
     shape = (labels.shape[0], labels.shape[1])
     columns += smooth_noise(rng, shape, cell) * amplitude * 0.5
     rows += smooth_noise(rng, shape, cell) * amplitude * 0.5
     return np.asarray(cv2.remap(labels, columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _warp(labels: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """Crop, turn, scale, flip and bend the canvas into an image whose longer side is ``size``."""
+def warp_maps(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each pixel of an image, whose longer side is ``size``, lies on the canvas: x and y, (H, W) each.
+
+    The image is a cropped, turned, scaled, flipped and bent view of the canvas.
+    """
     height = width = size
     if rng.uniform() < 0.5:
         short = round(size * rng.uniform(0.55, 1))
@@ -222,5 +237,10 @@ def _warp(labels: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDA
         cell = _log_uniform(rng, 12, 64)
         map_x += smooth_noise(rng, (height, width), cell) * amplitude * min(1.0, cell / 30)
         map_y += smooth_noise(rng, (height, width), cell) * amplitude * min(1.0, cell / 30)
+    return map_x, map_y
+
+
+def look_up(labels: NDArray[np.uint8], map_x: NDArray[np.float32], map_y: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Labels of the canvas at the given positions; 0 beyond its border."""
     warped = cv2.remap(labels, map_x, map_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     return np.asarray(warped, np.uint8)

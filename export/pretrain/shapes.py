@@ -11,8 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Canvas", "arc_outline", "bean_outline", "fourier_outline", "lobulated_outlines", "random_outlines",
-           "smooth_noise", "tube_outline"]
+__all__ = [
+    "Canvas",
+    "arc_outline",
+    "bean_outline",
+    "fourier_outline",
+    "lobulated_outlines",
+    "random_outlines",
+    "smooth_noise",
+    "tube_outline",
+]
 
 MAX_LABELS = 240
 _SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
@@ -64,8 +72,14 @@ class Canvas:
         return label
 
 
-def fourier_outline(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, *,
-                    roughness: float = 0.12, stretch: float = 0.4) -> Outline:
+def fourier_outline(
+    rng: np.random.Generator,
+    centre: NDArray[np.float64],
+    radius: float,
+    *,
+    roughness: float = 0.12,
+    stretch: float = 0.4,
+) -> Outline:
     """Closed curve with random low harmonics, stretched along a random axis by ``exp(+-stretch)``."""
     count = 24 if radius < 6 else 56
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
@@ -77,8 +91,9 @@ def fourier_outline(rng: np.random.Generator, centre: NDArray[np.float64], radiu
     ratio = np.exp(rng.uniform(-stretch, stretch) / 2)
     turn = rng.uniform(0, np.pi)
     x, y = r * np.cos(angle) * ratio, r * np.sin(angle) / ratio
-    return np.stack([centre[0] + x * np.cos(turn) - y * np.sin(turn),
-                     centre[1] + x * np.sin(turn) + y * np.cos(turn)], 1).astype(np.float32)
+    return np.stack(
+        [centre[0] + x * np.cos(turn) - y * np.sin(turn), centre[1] + x * np.sin(turn) + y * np.cos(turn)], 1
+    ).astype(np.float32)
 
 
 def _thick_curve(path: NDArray[np.float64], width: NDArray[np.float64]) -> Outline:
@@ -102,12 +117,14 @@ def tube_outline(rng: np.random.Generator, centre: NDArray[np.float64], length: 
 
 def bean_outline(rng: np.random.Generator, centre: NDArray[np.float64], radius: float) -> Outline:
     """Kidney-like band: a thick short arc."""
-    return arc_outline(rng, centre, radius * rng.uniform(0.5, 0.9), radius * rng.uniform(0.3, 0.5),
-                       rng.uniform(1.2, 3.2))
+    return arc_outline(
+        rng, centre, radius * rng.uniform(0.5, 0.9), radius * rng.uniform(0.3, 0.5), rng.uniform(1.2, 3.2)
+    )
 
 
-def arc_outline(rng: np.random.Generator, centre: NDArray[np.float64], radius: float, width: float,
-                sweep: float) -> Outline:
+def arc_outline(
+    rng: np.random.Generator, centre: NDArray[np.float64], radius: float, width: float, sweep: float
+) -> Outline:
     """Part of a ring that spans ``sweep`` radians, with rounded, thinner ends."""
     steps = 28
     angle = np.linspace(0, sweep, steps) + rng.uniform(0, 2 * np.pi)
@@ -142,8 +159,9 @@ def random_outlines(rng: np.random.Generator, centre: NDArray[np.float64], radiu
     return lobulated_outlines(rng, centre, radius)
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float | tuple[float, float]
-                 ) -> NDArray[np.float32]:
+def smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, int], cell: float | tuple[float, float]
+) -> NDArray[np.float32]:
     """Gaussian noise of about unit variance whose grains are ``cell`` pixels wide (a pair gives rows, columns)."""
     rows, columns = (cell, cell) if isinstance(cell, int | float) else cell
     if rows <= 1 and columns <= 1:

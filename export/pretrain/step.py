@@ -18,9 +18,9 @@ from export.pretrain.loss import segmentation_loss
 from export.pretrain.model import Network
 from export.pretrain.prompts import error_click
 
-__all__ = ["Batch", "StepResult", "collate", "training_loss"]
+__all__ = ["MASK_LOGIT", "Batch", "StepResult", "collate_images", "training_loss"]
 
-_MASK_LOGIT = 8.0  # a binary mask becomes a prompt of +-8
+MASK_LOGIT = 8.0  # a binary mask becomes a prompt of +-8
 _MAX_CLICKS = 4
 
 
@@ -34,17 +34,21 @@ class Batch:
     neighbours: Tensor  # (N, 1, S, S) logits of +-8
     has_neighbour: Tensor  # (N,) float
 
+    def to(self, device: torch.device) -> Batch:
+        """Copy on a device."""
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """Loss, Dice per prompt and the kind of each prompt: 0 box, 1 neighbour's mask, 2 second answer."""
+    """Loss, Dice per prompt and the kind of each prompt: box, neighbour's mask, second answer, roll-out."""
 
     loss: Tensor
     dice: NDArray[np.float32]
     kind: NDArray[np.int64]
 
 
-def collate(examples: list[Example]) -> Batch:
+def collate_images(examples: list[Example]) -> Batch:
     """Stack examples into tensors."""
     size = examples[0].pixels.shape[-1]
     targets = torch.from_numpy(np.stack([e.targets for e in examples])).reshape(-1, 1, size, size)
@@ -53,13 +57,12 @@ def collate(examples: list[Example]) -> Batch:
         torch.from_numpy(np.stack([e.pixels for e in examples])).float() * (1 / 255.0),
         targets.float(),
         torch.from_numpy(np.concatenate([e.boxes for e in examples])),
-        neighbours.float() * (2 * _MASK_LOGIT) - _MASK_LOGIT,
+        neighbours.float() * (2 * MASK_LOGIT) - MASK_LOGIT,
         torch.from_numpy(np.concatenate([e.has_neighbour for e in examples])).float(),
     )
 
 
-def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.random.Generator
-            ) -> tuple[Tensor, Tensor]:
+def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Simulated corrections (N, 4, 2) and labels (N, 4); 45 % of the prompts get none."""
     points = np.zeros((len(answers), _MAX_CLICKS, 2), np.float32)
     labels = np.full((len(answers), _MAX_CLICKS), -1, np.float32)
@@ -77,8 +80,9 @@ def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.rand
     return torch.from_numpy(points), torch.from_numpy(labels)
 
 
-def training_loss(network: Network, batch: Batch, rng: np.random.Generator, *, refine: bool, score_weight: float
-                  ) -> StepResult:
+def training_loss(
+    network: Network, batch: Batch, rng: np.random.Generator, *, refine: bool, score_weight: float
+) -> StepResult:
     """Decode once, or (``refine``) decode, simulate corrections of that answer and decode again."""
     decoder = network.decoder
     count = batch.boxes.shape[0]

@@ -67,7 +67,7 @@ def _fields(shape: tuple[int, ...], rng: np.random.Generator) -> list[NDArray[np
         cell = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         ratio = float(np.exp(rng.normal(0, 0.9))) if rng.uniform() < 0.3 else 1.0
         fields.append(smooth_noise(rng, size, (cell * ratio, cell / ratio)))
-    rows, columns = np.mgrid[-1:1:size[0] * 1j, -1:1:size[1] * 1j].astype(np.float32)
+    rows, columns = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j].astype(np.float32)
     return [*fields, columns, rows]
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch")
 
-from export.pretrain.cases import read_cases, window_to_bytes  # noqa: E402
-from export.pretrain.evaluate import evaluate_slices, format_table  # noqa: E402
-from export.pretrain.metrics import bootstrap_interval, box_mask, dice, ellipse_mask, mean_over_cases  # noqa: E402
-from export.pretrain.predictors import Answer, Clicks, frame_image  # noqa: E402
-from runtime.errors import ImageError  # noqa: E402
+from export.pretrain.cases import read_cases, window_to_bytes
+from export.pretrain.evaluate import evaluate_slices, format_table
+from export.pretrain.metrics import bootstrap_interval, box_mask, dice, ellipse_mask, mean_over_cases
+from export.pretrain.predictors import Answer, Clicks, frame_image
+from runtime.errors import ImageError
 
 
 @pytest.fixture
@@ -35,12 +35,32 @@ def folder(tmp_path: Path) -> Path:
     for name, values in (("image", volume), ("label", volume_label)):
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
     cases: dict[str, Any] = {
-        "picture": {"image": "image.png", "label": "label.png", "modality": "US", "shape": [40, 60],
-                    "objects": [{"label": 1, "name": "a", "z": 0, "box2d": [10, 5, 29, 14]}],
-                    "small_objects": [{"label": 2, "name": "b", "z": 0, "box2d": [40, 20, 45, 23]}]},
-        "volume": {"image": "image.nii.gz", "label": "label.nii.gz", "modality": "CT", "shape": [30, 20, 4],
-                   "objects": [{"label": 1, "name": "c", "z": 2, "box2d": [12, 3, 26, 8],
-                                "box3d": [12, 3, 2, 26, 8, 2], "window": [40, 400]}], "small_objects": []}}
+        "picture": {
+            "image": "image.png",
+            "label": "label.png",
+            "modality": "US",
+            "shape": [40, 60],
+            "objects": [{"label": 1, "name": "a", "z": 0, "box2d": [10, 5, 29, 14]}],
+            "small_objects": [{"label": 2, "name": "b", "z": 0, "box2d": [40, 20, 45, 23]}],
+        },
+        "volume": {
+            "image": "image.nii.gz",
+            "label": "label.nii.gz",
+            "modality": "CT",
+            "shape": [30, 20, 4],
+            "objects": [
+                {
+                    "label": 1,
+                    "name": "c",
+                    "z": 2,
+                    "box2d": [12, 3, 26, 8],
+                    "box3d": [12, 3, 2, 26, 8, 2],
+                    "window": [40, 400],
+                }
+            ],
+            "small_objects": [],
+        },
+    }
     (tmp_path / "prompts.json").write_text(json.dumps({"cases": cases}))
     return tmp_path
 
@@ -51,8 +71,13 @@ class _BoxPredictor:
     def encode(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image
 
-    def decode(self, embedding: NDArray[np.uint8], boxes: NDArray[np.float64], clicks: Clicks | None = None,
-               earlier: NDArray[np.float32] | None = None) -> Answer:
+    def decode(
+        self,
+        embedding: NDArray[np.uint8],
+        boxes: NDArray[np.float64],
+        clicks: Clicks | None = None,
+        earlier: NDArray[np.float32] | None = None,
+    ) -> Answer:
         masks = np.stack([box_mask(embedding.shape[:2], box) for box in boxes])
         return Answer(masks, np.zeros((len(boxes), 8, 8), np.float32), np.ones(len(boxes), np.float32))
 
@@ -81,7 +106,7 @@ def test_the_jitter_is_the_same_every_time(folder: Path) -> None:
 
 
 def test_a_volumes_slice_is_seen_with_columns_along_i(folder: Path) -> None:
-    case = [case for case in read_cases(folder) if case.is_volume][0]
+    case = next(case for case in read_cases(folder) if case.is_volume)
     item = case.objects[0]
     image, mask = case.slice_image(item), case.slice_mask(item)
     assert image.shape == mask.shape == (20, 30)

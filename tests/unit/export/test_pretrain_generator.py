@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from export.pretrain.dataset import make_example
 from export.pretrain.prompts import error_click, jitter_box, make_prompt, neighbour_mask, tight_box
 from export.pretrain.scenes import make_scene
+from export.pretrain.sequences import make_sequence
 
 
 def test_an_example_depends_on_seed_and_number_alone() -> None:
@@ -33,8 +36,13 @@ def test_the_padding_is_black_and_holds_no_target(index: int) -> None:
     height, width = make_scene(rng, 256).labels.shape  # the first thing an example draws
     example = make_example(1, index)
     assert max(height, width) == 256
-    for padded in (example.pixels[:, height:], example.pixels[:, :, width:], example.targets[:, height:],
-                   example.targets[:, :, width:], example.neighbours[:, height:]):
+    for padded in (
+        example.pixels[:, height:],
+        example.pixels[:, :, width:],
+        example.targets[:, height:],
+        example.targets[:, :, width:],
+        example.neighbours[:, height:],
+    ):
         assert not padded.any()
 
 
@@ -90,3 +98,38 @@ def test_a_click_lies_in_the_middle_of_the_largest_wrong_component() -> None:
     assert error_click(answer, target) == (14, 9, 1)
     assert error_click(target | answer, target) == (0, 0, 0)
     assert error_click(target, target) is None
+
+
+def test_a_sequence_depends_on_seed_and_number_alone() -> None:
+    first, again = make_sequence(3, 5, slices=4), make_sequence(3, 5, slices=4)
+    for name in ("pixels", "targets", "boxes", "limits"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert first.pixels.shape == (4, 3, 256, 256)
+    assert first.targets.shape == (4, 3, 256, 256)
+    assert not np.array_equal(first.pixels[0], first.pixels[1])
+
+
+def test_objects_change_slowly_from_slice_to_slice_and_some_end() -> None:
+    overlaps, ended = [], 0
+    for index in range(12):
+        targets = make_sequence(2, index, slices=6).targets.astype(bool)
+        assert targets[0].any((1, 2)).all()
+        for before, after in pairwise(targets):
+            for a, b in zip(before, after, strict=True):
+                if a.any() and b.any():
+                    overlaps.append((a & b).sum() / (a | b).sum())
+                ended += int(a.any() and not b.any())
+                assert a.any() or not b.any()  # what has ended stays away
+    assert 0.6 < np.mean(overlaps) < 0.99
+    assert ended
+
+
+def test_a_given_limit_contains_the_object_on_every_slice() -> None:
+    found = 0
+    for index in range(6):
+        sequence = make_sequence(4, index, slices=5)
+        for slot, limit in enumerate(sequence.limits):
+            if np.isfinite(limit).all():
+                found += 1
+                assert limit.tolist() == tight_box(sequence.targets[:, slot].max(0)).tolist()
+    assert found

@@ -36,12 +36,16 @@ def _feeds(network: Network, count: int, clicks: int) -> dict[str, np.ndarray]:
         levels = network.encoder(torch.from_numpy(image))
     feeds = {name: level.numpy() for name, level in zip(ENCODER_OUTPUTS[:3], levels, strict=True)}
     corners = np.sort(rng.uniform(0, 255, (count, 2, 2)), axis=1)
-    return {"image": image, **feeds, "pixels": np.round(image * 255).astype(np.uint8),
-            "boxes": corners.reshape(count, 4).astype(np.float32),
-            "points": rng.uniform(0, 255, (count, clicks, 2)).astype(np.float32),
-            "point_labels": rng.integers(-1, 2, (count, clicks)).astype(np.float32),
-            "masks": (8 * rng.standard_normal((count, 1, 256, 256))).astype(np.float32),
-            "has_mask": (np.arange(count) % 2).astype(np.float32)}
+    return {
+        "image": image,
+        **feeds,
+        "pixels": np.round(image * 255).astype(np.uint8),
+        "boxes": corners.reshape(count, 4).astype(np.float32),
+        "points": rng.uniform(0, 255, (count, clicks, 2)).astype(np.float32),
+        "point_labels": rng.integers(-1, 2, (count, clicks)).astype(np.float32),
+        "masks": (8 * rng.standard_normal((count, 1, 256, 256))).astype(np.float32),
+        "has_mask": (np.arange(count) % 2).astype(np.float32),
+    }
 
 
 def _reference(network: Network, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -69,8 +73,9 @@ def graphs(network: Network, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.parametrize(("count", "clicks"), [(1, 1), (4, 3)])
-def test_onnx_runtime_gives_the_numbers_of_torch(network: Network, graphs: tuple[Path, Path], count: int,
-                                                 clicks: int) -> None:
+def test_onnx_runtime_gives_the_numbers_of_torch(
+    network: Network, graphs: tuple[Path, Path], count: int, clicks: int
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     feeds = _feeds(network, count, clicks)
     encoder, decoder = (onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in graphs)
@@ -83,8 +88,9 @@ def test_onnx_runtime_gives_the_numbers_of_torch(network: Network, graphs: tuple
 
 
 @pytest.mark.parametrize(("count", "clicks"), [(1, 1), (4, 3)])
-def test_openvino_gives_the_numbers_of_torch(network: Network, graphs: tuple[Path, Path], count: int, clicks: int
-                                             ) -> None:
+def test_openvino_gives_the_numbers_of_torch(
+    network: Network, graphs: tuple[Path, Path], count: int, clicks: int
+) -> None:
     openvino = pytest.importorskip("openvino")
     feeds = _feeds(network, count, clicks)
     core = openvino.Core()

@@ -15,9 +15,18 @@ from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E4
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 
-_TINY = TrainConfig(images=10, batch=2, prompts=2, processes=1, warmup_steps=1, log_steps=2, refine_share=0.7,
-                    checkpoint_seconds=0.0, bfloat16=False,
-                    model=ModelConfig(input_size=64, widths=(4, 4, 8, 8, 8), blocks=(0, 0, 0, 1, 0), embedding=(4, 8, 8)))
+_TINY = TrainConfig(
+    images=10,
+    batch=2,
+    prompts=2,
+    processes=1,
+    warmup_steps=1,
+    log_steps=2,
+    refine_share=0.7,
+    checkpoint_seconds=0.0,
+    bfloat16=False,
+    model=ModelConfig(input_size=64, widths=(4, 4, 8, 8, 8), blocks=(0, 0, 0, 1, 0), embedding=(4, 8, 8)),
+)
 
 
 def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,72 @@
+"""Figures on a labelled folder's volumes in 3-D, through the public API of ``runtime``.
+
+Protocols, all with true tight prompts in file order: ``box_3d``: six numbers. ``slice_range``: the 2-D box of the
+largest slice and the first and last slice. ``slice_only``: that 2-D box alone. ``every_slice``: the true 2-D box of
+every slice, what propagation could reach. Objects on fewer than ``MIN_SLICES`` slices are left out.
+
+Knows protocols and the session. Must not know how a session propagates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.pretrain.cases import Case, SliceObject, read_cases
+from export.pretrain.evaluate import Figures
+from export.pretrain.metrics import dice
+from export.pretrain.prompts import tight_box
+from runtime import Box, Segmentation, Session, Volume
+
+__all__ = ["MIN_SLICES", "evaluate_volumes"]
+
+MIN_SLICES = 3
+
+
+def _boxes(item: SliceObject, truth: NDArray[np.bool_]) -> dict[str, tuple[list[Box], tuple[int, int] | None]]:
+    """Prompts of each protocol, with the slice range where it is given."""
+    used = np.flatnonzero(truth.any((0, 1)))
+    extent = (int(used[0]), int(used[-1]))
+    largest = Box(tuple(float(v) for v in item.box), slice_index=item.slice_index, name="object")
+    corners = [np.flatnonzero(truth.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box_3d = Box((*(float(c[0]) for c in corners), *(float(c[-1]) for c in corners)), name="object")
+    every = [Box(tuple(float(v) for v in tight_box(truth[:, :, k].T)), slice_index=int(k), name="object") for k in used]
+    return {
+        "box_3d": ([box_3d], None),
+        "slice_range": ([largest], extent),
+        "slice_only": ([largest], None),
+        "every_slice": (every, extent),
+    }
+
+
+def evaluate_volumes(session: Session, folder: Path, *, report: Callable[[str], None] | None = None) -> Figures:
+    """Evaluate every object of every volume of the folder."""
+    figures = Figures()
+    for case in read_cases(folder):
+        if not case.is_volume:
+            continue
+        figures.modality[case.name] = case.modality
+        volume = Volume(case.image, affine=case.affine)
+        for item in case.objects:
+            truth = np.asarray(case.label == item.label, np.bool_)
+            if np.count_nonzero(truth.any((0, 1))) >= MIN_SLICES:
+                _evaluate_object(session, case, item, volume, truth, figures)
+        if report is not None:
+            report(case.name)
+    return figures
+
+
+def _evaluate_object(
+    session: Session, case: Case, item: SliceObject, volume: Volume, truth: NDArray[np.bool_], figures: Figures
+) -> None:
+    window = None if item.window is None else ((item.window[0] + item.window[1]) / 2, item.window[1] - item.window[0])
+    record: dict[str, object] = {"case": case.name, "label": item.label, "name": item.name, "small": item.small}
+    for protocol, (boxes, extent) in _boxes(item, truth).items():
+        found: Segmentation = session.segment(volume, boxes=boxes, z_range=extent, window=window)
+        value = dice(found.label_map > 0, truth)
+        record[protocol] = value
+        figures.values[protocol][case.name].append(value)
+    figures.objects.append(record)

@@ -1,0 +1,111 @@
+"""Training on the decoder's own propagation through the slices of a synthetic volume.
+
+Each slice is prompted as the runtime's chain does it: with the mask of the slice before and its tight box, grown.
+Knows the network, sequences and the loss. Must not know optimisers or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from export.pretrain.dataset import Example
+from export.pretrain.loss import segmentation_loss
+from export.pretrain.model import Network
+from export.pretrain.prompts import tight_box
+from export.pretrain.sequences import Sequence
+from export.pretrain.step import Batch, StepResult, collate_images
+
+__all__ = ["SequenceBatch", "collate", "rollout_loss"]
+
+_KIND = 3
+_MARGIN = (0.5, 5.0)  # input-frame pixels; the runtime's margin is in pixels of the image
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """B sequences of T slices with P objects each; N = B * P, sequence by sequence."""
+
+    pixels: Tensor  # (T, B, 3, S, S) float 0..1
+    targets: Tensor  # (T, N, 1, S, S) float 0 or 1
+    boxes: Tensor  # (N, 4) on slice 0
+    limits: NDArray[np.float32]  # (N, 4)
+
+    def to(self, device: torch.device) -> SequenceBatch:
+        """Copy on a device."""
+        return SequenceBatch(self.pixels.to(device), self.targets.to(device), self.boxes.to(device), self.limits)
+
+
+def collate(examples: list[Example] | list[Sequence]) -> Batch | SequenceBatch:
+    """Stack examples of one kind into tensors."""
+    images = [example for example in examples if isinstance(example, Example)]
+    if images:
+        return collate_images(images)
+    sequences = [example for example in examples if isinstance(example, Sequence)]
+    targets = np.concatenate([s.targets for s in sequences], axis=1)[:, :, None]  # (T, N, 1, S, S)
+    return SequenceBatch(
+        torch.from_numpy(np.stack([s.pixels for s in sequences], axis=1)).float() * (1 / 255.0),
+        torch.from_numpy(targets).float(),
+        torch.from_numpy(np.concatenate([s.boxes for s in sequences])),
+        np.concatenate([s.limits for s in sequences]),
+    )
+
+
+def _next_boxes(
+    masks: NDArray[np.bool_], boxes: NDArray[np.float32], limits: NDArray[np.float32], margins: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Grown tight box of each mask inside its limits; the box before it where there is none."""
+    size = masks.shape[-1]
+    found: NDArray[np.float32] = boxes.copy()
+    for row, mask in enumerate(masks):
+        if not mask.any():
+            continue
+        grown: NDArray[np.float32] = tight_box(mask) + margins[row] * np.array([-1, -1, 1, 1], np.float32)
+        low = np.maximum(grown[:2], np.maximum(limits[row, :2], 0))
+        high = np.minimum(grown[2:], np.minimum(limits[row, 2:], size - 1))
+        if (low <= high).all():
+            found[row] = [*low, *high]
+    return found
+
+
+def rollout_loss(
+    network: Network, batch: SequenceBatch, rng: np.random.Generator, *, score_weight: float
+) -> StepResult:
+    """Mean loss over the slices; a slice counts while the object was there on it or on the slice before."""
+    decoder = network.decoder
+    slices, images = batch.pixels.shape[:2]
+    count, device = batch.boxes.shape[0], batch.boxes.device
+    levels = network.encoder(batch.pixels.flatten(0, 1))  # slice by slice
+    margins = rng.uniform(*_MARGIN, count).astype(np.float32)
+    boxes, points = batch.boxes, torch.zeros(count, 1, 2, device=device)
+    labels = torch.full((count, 1), -1.0, device=device)
+    masks = torch.zeros_like(batch.targets[0])
+    has_mask = torch.zeros(count, device=device)
+    losses, dice = [], []
+    for t in range(slices):
+        here = slice(t * images, (t + 1) * images)
+        prompt = decoder.geometry.channels(boxes, points, labels, masks, has_mask)
+        logits, scores = decoder((levels[0][here], levels[1][here], levels[2][here]), batch.pixels[t], boxes, prompt)
+        centre, _, half = decoder.geometry.window(boxes)
+        target = F.grid_sample(
+            batch.targets[t], decoder.geometry.grid(logits.shape[-1], centre, half), align_corners=False
+        )
+        present = batch.targets[max(t - 1, 0) : t + 1].amax((0, 2, 3, 4)) > 0
+        reachable = (target.amax((1, 2, 3)) > 0.5) | (batch.targets[t].amax((1, 2, 3)) == 0)
+        weight = (present & reachable).float()
+        parts = segmentation_loss(logits, scores, target, score_weight, weight)
+        losses.append(parts.total)
+        if t:
+            dice.append(parts.dice[weight > 0])
+        with torch.no_grad():
+            masks = decoder.paste(logits.detach(), boxes)[:, :1]
+            answers = (masks[:, 0] > 0).cpu().numpy()
+            boxes = torch.from_numpy(_next_boxes(answers, boxes.cpu().numpy(), batch.limits, margins)).to(device)
+            has_mask = torch.from_numpy(answers.any((1, 2)).astype(np.float32)).to(device)
+    every = torch.cat(dice).detach().cpu().numpy().astype(np.float32)
+    return StepResult(torch.stack(losses).mean(), every, np.full(len(every), _KIND))
