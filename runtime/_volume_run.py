@@ -24,6 +24,8 @@ from runtime.types import Embedding, Prediction, SliceResult
 
 __all__ = ["Progress", "VolumeRun"]
 
+_TIMINGS = ("window_ms", "encode_ms", "decode_ms", "slices_encoded", "slices_cached", "prompts_decoded")
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -172,9 +174,6 @@ class VolumeRun:
         corner.insert(self.view.slice_axis, first)
         i, j, k = (int(value) for value in corner)
         return (i, j, k), np.moveaxis(np.asarray(stack), 0, self.view.slice_axis)
-
-
-_TIMINGS = ("window_ms", "encode_ms", "decode_ms", "slices_encoded", "slices_cached", "prompts_decoded")
 
 
 def _cropped(prediction: Prediction) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from runtime.errors import ImageError
 from runtime.types import Box
 
-__all__ = ["PLANES", "PlaneView", "Volume", "axis_codes", "orientation", "plane_view", "world_to_voxel"]
+__all__ = [
+    "PLANES",
+    "PlaneView",
+    "Volume",
+    "axis_codes",
+    "check_slice_axis",
+    "orientation",
+    "plane_view",
+    "world_to_voxel",
+]
 
 PLANES = ("sagittal", "coronal", "axial")
 """Anatomical planes, indexed by the world axis (0 = R/L, 1 = A/P, 2 = S/I) that the slices are stacked along."""
@@ -121,7 +130,8 @@ def world_to_voxel(affine: NDArray[np.float64], points_mm: NDArray[np.float64]) 
     """
     matrix = _checked_affine(affine)
     points = np.atleast_2d(np.asarray(points_mm, dtype=np.float64))
-    return np.linalg.solve(matrix[:3, :3], (points - matrix[:3, 3]).T).T
+    points_ijk: NDArray[np.float64] = np.linalg.solve(matrix[:3, :3], (points - matrix[:3, 3]).T).T
+    return points_ijk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,7 +273,7 @@ class PlaneView:
         image : ndarray, shape (rows, columns) or (rows, columns, 3)
             A view into ``array``, not a copy.
         """
-        plane = np.moveaxis(array, self.slice_axis, 0)[self.slice_index(position)]
+        plane: NDArray[Any] = np.moveaxis(array, self.slice_axis, 0)[self.slice_index(position)]
         image = plane if self.swap else plane.swapaxes(0, 1)  # (u, v) -> (v, u) = (row, column)
         return image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
@@ -299,6 +309,13 @@ class PlaneView:
         return (min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb))
 
 
+def check_slice_axis(slice_axis: int) -> None:
+    """Refuse a slice axis other than 0, 1 and 2 with an ImageError."""
+    if slice_axis not in (0, 1, 2):
+        msg = f"slice_axis {slice_axis!r}: wanted 0, 1 or 2"
+        raise ImageError(msg)
+
+
 def plane_view(volume: Volume, slice_axis: int) -> PlaneView:
     """View of a volume's slices along one voxel axis.
 
@@ -320,9 +337,7 @@ def plane_view(volume: Volume, slice_axis: int) -> PlaneView:
     ImageError
         If ``slice_axis`` is not 0, 1 or 2.
     """
-    if slice_axis not in (0, 1, 2):
-        msg = f"slice_axis {slice_axis!r}: wanted 0, 1 or 2"
-        raise ImageError(msg)
+    check_slice_axis(slice_axis)
     u, v = (axis for axis in range(3) if axis != slice_axis)
     sizes = volume.shape
     if volume.affine is None:

@@ -6,16 +6,16 @@ volumes and views; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
 from runtime.errors import PromptError
-from runtime.geometry import PlaneView, Volume, world_to_voxel
+from runtime.geometry import PlaneView, Volume, check_slice_axis, orientation, world_to_voxel
 from runtime.propagate import ObjectPlan, Xyxy
-from runtime.types import Box, Point
+from runtime.types import Box, Point, whole
 
 __all__ = ["PlannedObject", "group_prompts", "plan_objects", "world_box"]
 
@@ -51,21 +51,30 @@ def group_prompts(prompts: Sequence[Box | Point]) -> list[_Group]:
         If there is no prompt, or an unnamed point could belong to several objects.
     """
     groups: dict[str, _Group] = {}
+    given = {prompt.name for prompt in prompts}
     for prompt in prompts:
         if isinstance(prompt, Box):
-            name = prompt.name or f"object {len(groups) + 1}"
+            name = prompt.name or _default_name(len(groups) + 1, given)
             groups.setdefault(name, _Group(name)).boxes.append(prompt)
-    for prompt in prompts:
-        if isinstance(prompt, Point):
-            if prompt.name is None and len(groups) > 1:
-                msg = f"point {prompt.xy} has no name and there are {len(groups)} objects; say which it belongs to"
-                raise PromptError(msg)
-            name = prompt.name or next(iter(groups), "object 1")
-            groups.setdefault(name, _Group(name)).points.append(prompt)
+    points = [prompt for prompt in prompts if isinstance(prompt, Point)]
+    for point in sorted(points, key=lambda point: not point.name):  # named ones first: they make objects
+        if not point.name and len(groups) > 1:
+            msg = f"point {point.xy} has no name and there are {len(groups)} objects; say which it belongs to"
+            raise PromptError(msg)
+        name = point.name or next(iter(groups), "object 1")
+        groups.setdefault(name, _Group(name)).points.append(point)
     if not groups:
         msg = "no prompt; give a box (x0,y0,x1,y1 or x0,y0,z0,x1,y1,z1) or a point"
         raise PromptError(msg)
     return list(groups.values())
+
+
+def _default_name(label: int, given: Container[str | None]) -> str:
+    """Name of an unnamed object, different from all names that were given."""
+    name = f"object {label}"
+    while name in given:
+        name += " (unnamed)"
+    return name
 
 
 def _inside(values: Sequence[float], axes: Sequence[int], shape: Sequence[int], what: str) -> None:
@@ -79,11 +88,12 @@ def _inside(values: Sequence[float], axes: Sequence[int], shape: Sequence[int], 
 
 
 def _slice_of(index: int | float | None, default: int, volume: Volume, axis: int) -> int:
-    chosen = default if index is None else round(index)
-    if not 0 <= chosen < volume.shape[axis]:
-        msg = f"slice {chosen} lies outside the image: axis {_AXES[axis]} has slices 0 to {volume.shape[axis] - 1}"
+    chosen = default if index is None else index
+    last = volume.shape[axis] - 1
+    if not -0.5 <= chosen <= last + 0.5:
+        msg = f"slice {chosen:g} lies outside the image: axis {_AXES[axis]} has slices 0 to {last}"
         raise PromptError(msg)
-    return chosen
+    return min(max(round(chosen), 0), last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +224,28 @@ def plan_objects(
     Raises
     ------
     PromptError
-        If a prompt lies outside the image or contradicts another.
+        If a prompt lies outside the image or contradicts another, or a slice index is no whole number.
     """
-    if z_range is not None and z_range[1] < z_range[0]:
-        msg = f"z range {z_range[0]},{z_range[1]}: the last slice lies below the first; swap them"
-        raise PromptError(msg)
-    placement = _Placement(volume, view, slice_index, z_range)
+    if slice_index is not None:
+        slice_index = whole(slice_index, "slice_index")
+    placement = _Placement(volume, view, slice_index, _checked_range(z_range))
     return [
         PlannedObject(group.name, placement.plan(group, label)) for label, group in enumerate(group_prompts(prompts), 1)
     ]
+
+
+def _checked_range(z_range: tuple[int, int] | None) -> tuple[int, int] | None:
+    if z_range is None:
+        return None
+    try:
+        first, last = (whole(end, "slice") for end in z_range)
+    except (TypeError, ValueError) as error:  # PromptError is a ValueError
+        msg = f"z range {z_range!r}: wanted two slice indices, the first and the last"
+        raise PromptError(msg) from error
+    if last < first:
+        msg = f"z range {first},{last}: the last slice lies below the first; swap them"
+        raise PromptError(msg)
+    return first, last
 
 
 def world_box(volume: Volume, box_mm: Sequence[float], slice_axis: int, slice_mm: float | None = None) -> Box:
@@ -248,17 +271,17 @@ def world_box(volume: Volume, box_mm: Sequence[float], slice_axis: int, slice_mm
     Raises
     ------
     PromptError
-        If the volume has no affine, the numbers are not 4 or 6, or the box lies outside the volume.
+        If the volume has no affine, the numbers are not 4 or 6 finite ones, or the box lies outside the volume.
+    ImageError
+        If ``slice_axis`` is not 0, 1 or 2.
     """
     if volume.affine is None:
         msg = "this image has no affine, so millimetres mean nothing in it; give the box in voxels"
         raise PromptError(msg)
-    values = [float(value) for value in box_mm]
-    if len(values) not in (4, 6) or not np.isfinite(values).all():
-        msg = f"world box with {len(values)} numbers: wanted 4 or 6 finite ones, in millimetres"
-        raise PromptError(msg)
+    values = _world_numbers(box_mm, slice_mm)
+    check_slice_axis(slice_axis)
     middle = (np.array(volume.shape) - 1) / 2
-    across = int(np.argmax(np.abs(volume.affine[:3, slice_axis])))
+    across = orientation(volume.affine)[slice_axis][0]
     if len(values) == 4:
         centre = float((volume.affine[:3, :3] @ middle + volume.affine[:3, 3])[across])
         depth = centre if slice_mm is None else slice_mm
@@ -281,3 +304,18 @@ def world_box(volume: Volume, box_mm: Sequence[float], slice_axis: int, slice_mm
     u, v = (axis for axis in range(3) if axis != slice_axis)
     index = round(float(voxels[:, slice_axis].mean()))
     return Box((low[u], low[v], high[u], high[v]), slice_index=min(max(index, 0), int(limits[slice_axis])))
+
+
+def _world_numbers(box_mm: Sequence[float], slice_mm: float | None) -> list[float]:
+    try:
+        values = [float(value) for value in box_mm]
+    except (TypeError, ValueError) as error:
+        msg = f"world box {box_mm!r}: wanted 4 or 6 numbers, in millimetres"
+        raise PromptError(msg) from error
+    if len(values) not in (4, 6) or not np.isfinite(values).all():
+        msg = f"world box with {len(values)} numbers: wanted 4 or 6 finite ones, in millimetres"
+        raise PromptError(msg)
+    if slice_mm is not None and not np.isfinite(slice_mm):
+        msg = f"slice_mm {slice_mm}: wanted a finite number, in millimetres"
+        raise PromptError(msg)
+    return values

@@ -241,7 +241,8 @@ def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSet
         if neighbour is None or not neighbour.areas[0]:
             return fallback
         if settings.box_from == "mask":
-            return frame.boxes_to_input(neighbour.boxes)[0]
+            tight: NDArray[np.float32] = frame.boxes_to_input(neighbour.boxes)[0]
+            return tight
         box = resized_label_box(neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame)
         return fallback if box is None else box
 
