@@ -44,9 +44,7 @@ LOOPS = {
     "lite_medsam": LoopSettings(box_from="resized_label", margin_px=3),
     "rep_medsam": LoopSettings(box_from="resized_label", margin_px=3),
     "daft": LoopSettings(box_from="resized_label", label_dtype="uint16", margin_px=3, last_slice="excluded"),
-    **{
-        f"medficientsam_l{size}": LoopSettings(box_from="mask", last_slice="excluded") for size in range(3)
-    },
+    **{f"medficientsam_l{size}": LoopSettings(box_from="mask", last_slice="excluded") for size in range(3)},
 }
 """The published 3-D loops."""
 

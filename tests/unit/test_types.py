@@ -21,7 +21,7 @@ def test_a_box_has_four_or_six_numbers(numbers: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("numbers", ["abcd", (1, 2, 3, "x"), (1, 2, 3, None), None, 7, ((1, 2), (3, 4))])
 def test_a_box_of_something_else_than_numbers_is_refused(numbers: Any) -> None:
-    with pytest.raises(PromptError, match="wanted 4 or 6 numbers"):
+    with pytest.raises(PromptError, match=r"wanted 4 or 6 numbers"):
         Box(numbers)
 
 
@@ -30,7 +30,7 @@ def test_a_box_of_something_else_than_numbers_is_refused(numbers: Any) -> None:
 def test_a_box_with_nan_or_infinity_is_refused(bad: float, place: int) -> None:
     numbers = [1.0, 2, 3, 4, 5, 6]
     numbers[place] = bad
-    with pytest.raises(PromptError, match="every coordinate must be a finite number"):
+    with pytest.raises(PromptError, match=r"every coordinate must be a finite number"):
         Box(tuple(numbers))
 
 
@@ -53,7 +53,7 @@ def test_a_box_of_one_pixel_is_a_box() -> None:
 
 def test_a_solid_box_takes_no_slice() -> None:
     assert Box((1, 2, 3, 4, 5, 6)).is_3d
-    with pytest.raises(PromptError, match="a box of 6 numbers spans slices already; leave slice_index out"):
+    with pytest.raises(PromptError, match=r"a box of 6 numbers spans slices already; leave slice_index out"):
         Box((1, 2, 3, 4, 5, 6), slice_index=3)
 
 
@@ -80,18 +80,18 @@ def test_a_point_has_two_or_three_numbers(numbers: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("numbers", [None, "ab", (1, "x")])
 def test_a_point_of_something_else_than_numbers_is_refused(numbers: Any) -> None:
-    with pytest.raises(PromptError, match="wanted 2 or 3 numbers"):
+    with pytest.raises(PromptError, match=r"wanted 2 or 3 numbers"):
         Point(numbers)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_point_with_nan_or_infinity_is_refused(bad: float) -> None:
-    with pytest.raises(PromptError, match="every coordinate must be a finite number"):
+    with pytest.raises(PromptError, match=r"every coordinate must be a finite number"):
         Point((1, bad))
 
 
 def test_a_point_in_space_takes_no_slice() -> None:
-    with pytest.raises(PromptError, match="a point of 3 numbers has its slice already"):
+    with pytest.raises(PromptError, match=r"a point of 3 numbers has its slice already"):
         Point((1, 2, 3), slice_index=3)
 
 
