@@ -34,7 +34,8 @@ __all__ = ["is_nifti", "read_nifti", "write_nifti"]
 
 _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 3
-_TAIL_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 16
+_TAIL_CHUNKS = 16
 _CHUNK_VOXELS = 1 << 20
 _LARGEST_FACTOR = 2.0**31
 _WANTED = "a NIfTI file"
@@ -252,8 +253,8 @@ def _read_voxels(
         if got < wanted:
             msg = f"{path}: is truncated, it holds fewer than the {wanted} bytes of voxels that the header announces"
             raise ImageError(msg + "; copy or download it again")
-        if packed and len(stream.read(_TAIL_BYTES)) == _TAIL_BYTES:  # reading to the end checks the CRC
-            LOGGER.info("bytes behind the voxels that were asked for are ignored, and the checksum with them")
+        if packed:
+            _check_tail(stream)
     if dtype.names is not None:
         return flat
     voxels = flat.view(dtype)
@@ -261,6 +262,14 @@ def _read_voxels(
         voxels.byteswap(inplace=True)
         voxels = voxels.view(dtype.newbyteorder("="))
     return voxels
+
+
+def _check_tail(stream: BinaryIO) -> None:
+    """Read on to the end of a packed file, which checks its checksum, unless the end is far."""
+    for _ in range(_TAIL_CHUNKS):
+        if not stream.read(_TAIL_BYTES):
+            return
+    LOGGER.info("bytes behind the voxels that were asked for are ignored, and the checksum with them")
 
 
 def _finish(flat: NDArray[Any], shape: tuple[int, int, int], scaling: tuple[float, float] | None) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from runtime.io._quiet import quiet
 from runtime.io._reading import check_file, check_size, foreign
 from runtime.io._source import FileSource, protected_paths
 
-__all__ = ["MAX_PIXELS", "OverlayStyle", "is_raster", "read_raster", "write_overlay", "write_raster"]
+__all__ = ["MAX_PIXELS", "is_raster", "read_raster", "write_overlay", "write_raster"]
 
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture: where Pillow starts to suspect a decompression bomb."""
@@ -33,27 +32,13 @@ _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _WANTED = "a picture"
 
-
-@dataclass(frozen=True, slots=True)
-class OverlayStyle:
-    """How a preview is drawn.
-
-    Attributes
-    ----------
-    alpha : float
-        Opacity of the fill of the masks, 0 to 1.
-    line : int
-        Width of outlines in pixels of the preview.
-    min_size : int
-        A smaller image is enlarged by a whole factor until its shorter side reaches this many pixels.
-    max_size : int
-        No side is enlarged beyond this.
-    """
-
-    alpha: float = 0.25
-    line: int = 2
-    min_size: int = 384
-    max_size: int = 2048
+_FILL_OPACITY = 0.25
+_LINE = 2
+_DASH = 6
+_MIN_SIZE = 384
+"""A preview of a smaller image is enlarged by a whole factor until its shorter side reaches this."""
+_MAX_SIZE = 2048
+"""No side is enlarged beyond this."""
 
 
 def is_raster(head: bytes) -> bool:
@@ -136,7 +121,7 @@ def write_overlay(
     *,
     boxes: Sequence[Sequence[float]] = (),
     pixel_size: tuple[float, float] = (1.0, 1.0),
-    style: OverlayStyle | None = None,
+    reference: Volume | None = None,
 ) -> None:
     """Write a preview: the image with the outline and a tint of each mask, and the boxes.
 
@@ -155,22 +140,24 @@ def write_overlay(
         xyxy in pixels of ``image``, both ends inclusive.
     pixel_size : tuple of 2 float
         Height and width of a pixel, in any unit.
-    style : OverlayStyle, optional
-        Opacity, line width and sizes.
+    reference : Volume, optional
+        The image that was segmented, whose file must not be overwritten.
 
     Raises
     ------
     OutputError
-        If shapes do not fit together or the file cannot be written.
+        If shapes do not fit together, the name does not end in ``.png``, or the file cannot be written.
     """
     from PIL import Image
 
-    style = style or OverlayStyle()
+    if path.suffix.lower() != ".png":
+        msg = f"{path}: a preview is a PNG; give a name that ends in .png"
+        raise OutputError(msg)
     if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or any(m.shape != image.shape[:2] for m in masks):
         shapes = sorted({mask.shape for mask in masks})
         msg = f"{path}: preview of a {image.dtype} image {image.shape} with masks {shapes}; wanted uint8 and one shape"
         raise OutputError(msg)
-    height, width = _display_size((image.shape[0], image.shape[1]), pixel_size, style)
+    height, width = _display_size((image.shape[0], image.shape[1]), pixel_size)
     shown = Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
     canvas = np.array(shown.resize((width, height), Image.Resampling.BICUBIC))
     scale_xy = (width / image.shape[1], height / image.shape[0])
@@ -178,11 +165,12 @@ def write_overlay(
         plain = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
         large = np.asarray(plain.resize((width, height), Image.Resampling.NEAREST)) > 0
         colour = np.array(object_colour(index))
-        canvas[large] = np.rint(canvas[large] * (1 - style.alpha) + colour * style.alpha).astype(np.uint8)
-        canvas[large & ~_eroded(large, style.line)] = colour
+        canvas[large] = np.rint(canvas[large] * (1 - _FILL_OPACITY) + colour * _FILL_OPACITY).astype(np.uint8)
+        canvas[large & ~_eroded(large, _LINE)] = colour
     for index, box in enumerate(boxes):
         _draw_box(canvas, box, scale_xy, object_colour(index))
-    with atomic_file(path) as stream:
+    protected = protected_paths(reference.source) if reference is not None else ()
+    with atomic_file(path, protected=protected) as stream:
         Image.fromarray(canvas).save(stream, format="PNG")
 
 
@@ -198,14 +186,14 @@ def _pixels(picture: Any) -> NDArray[Any]:
     return np.array(picture.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
 
 
-def _display_size(size: tuple[int, int], pixel_size: tuple[float, float], style: OverlayStyle) -> tuple[int, int]:
+def _display_size(size: tuple[int, int], pixel_size: tuple[float, float]) -> tuple[int, int]:
     """Height and width of the preview."""
     sane = all(math.isfinite(side) and side > 0 for side in pixel_size)
     smallest = min(pixel_size) if sane else 1.0
     true = [n * (side / smallest if sane else 1.0) for n, side in zip(size, pixel_size, strict=True)]
-    shrink = min(1.0, max(style.max_size, *size) / max(true))  # a thin stack must not grow without bounds
+    shrink = min(1.0, max(_MAX_SIZE, *size) / max(true))  # a thin stack must not grow without bounds
     true = [max(1.0, side * shrink) for side in true]
-    factor = max(1, min(math.ceil(style.min_size / min(true)), int(style.max_size / max(true))))
+    factor = max(1, min(math.ceil(_MIN_SIZE / min(true)), int(_MAX_SIZE / max(true))))
     return round(true[0] * factor), round(true[1] * factor)
 
 
@@ -237,13 +225,12 @@ def _draw_box(
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     pen.rectangle((left, top, right, bottom), outline=(0, 0, 0))
-    dash = 6
-    for start in range(left, right + 1, 2 * dash):
-        end = min(start + dash - 1, right)
+    for start in range(left, right + 1, 2 * _DASH):
+        end = min(start + _DASH - 1, right)
         pen.line((start, top, end, top), fill=colour)
         pen.line((start, bottom, end, bottom), fill=colour)
-    for start in range(top, bottom + 1, 2 * dash):
-        end = min(start + dash - 1, bottom)
+    for start in range(top, bottom + 1, 2 * _DASH):
+        end = min(start + _DASH - 1, bottom)
         pen.line((left, start, left, end), fill=colour)
         pen.line((right, start, right, end), fill=colour)
     canvas[:] = np.asarray(picture)
