@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct
 
+from runtime._missing import missing_fields
 from runtime.errors import BundleVersionError, ManifestError
 
 __all__ = [
@@ -57,8 +58,8 @@ MAX_SIDE = 4096
 
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Size = tuple[Side, Side]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Interpolation = Literal["area", "linear", "bilinear", "bilinear_antialias", "bicubic_antialias"]
 StoredDtype = Literal["float32", "float16", "uint8", "int8"]
@@ -68,7 +69,7 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """Base of every object in the manifest: immutable, unknown keys refused."""
 
 
-class Normalise(_Record):
+class Normalise(_Record, frozen=True):
     """How resized uint8 pixels become the floats that the encoder reads."""
 
     kind: Literal["min_max", "mean_std", "scale"]
@@ -76,7 +77,7 @@ class Normalise(_Record):
     std: tuple[float, float, float] | None = None
 
 
-class Crop(_Record):
+class Crop(_Record, frozen=True):
     """An extra decoder input cut from the original image at the box, directly or through a third graph."""
 
     name: TensorName
@@ -87,7 +88,7 @@ class Crop(_Record):
     graph: TensorName | None = None
 
 
-class Input(_Record):
+class Input(_Record, frozen=True):
     """From an image to the encoder's input tensor."""
 
     size: Size
@@ -99,7 +100,7 @@ class Input(_Record):
     spectrum: TensorName | None = None
 
 
-class EmbeddingTensor(_Record):
+class EmbeddingTensor(_Record, frozen=True):
     """One output of the encoder, read by the decoder under the same name."""
 
     name: TensorName
@@ -108,21 +109,21 @@ class EmbeddingTensor(_Record):
     stored_dtype: StoredDtype = "float32"
 
 
-class BoxPrompt(_Record):
+class BoxPrompt(_Record, frozen=True):
     """How a box in image pixels becomes the decoder's ``boxes``."""
 
     use: Literal["required", "optional", "limits_mask"] = "required"
     rounding: Literal["none", "truncate"] = "none"
 
 
-class PointPrompt(_Record):
+class PointPrompt(_Record, frozen=True):
     """Clicks: the decoder's ``points`` and ``point_labels``."""
 
     requires_box: bool = False
     derived: Literal["box_quarters"] | None = None
 
 
-class MaskPrompt(_Record):
+class MaskPrompt(_Record, frozen=True):
     """An earlier mask or a stroke: the decoder's ``masks`` (and ``has_mask``)."""
 
     kind: Literal["logits", "scribble"]
@@ -130,7 +131,7 @@ class MaskPrompt(_Record):
     derived: Literal["box_stroke"] | None = None
 
 
-class Prompts(_Record):
+class Prompts(_Record, frozen=True):
     """The prompts that the decoder understands; what is null is refused."""
 
     box: BoxPrompt | None = None
@@ -141,7 +142,7 @@ class Prompts(_Record):
     vectors: dict[TensorName, Annotated[int, Meta(ge=1, le=1 << 16)]] = {}
 
 
-class Output(_Record):
+class Output(_Record, frozen=True):
     """From the decoder's logits to masks at the image's size."""
 
     low_res_size: Size
@@ -154,7 +155,7 @@ class Output(_Record):
     implicit: bool = False
 
 
-class ChainSettings(_Record):
+class ChainSettings(_Record, frozen=True):
     """lite-infer's own propagation: the previous mask prompts the next slice."""
 
     margin_px: Annotated[float, Meta(ge=0, le=64)] = 2.0
@@ -164,7 +165,7 @@ class ChainSettings(_Record):
     max_area_ratio: Annotated[float, Meta(gt=1)] = 3.0
 
 
-class LoopSettings(_Record):
+class LoopSettings(_Record, frozen=True):
     """The propagation that the system's authors published."""
 
     box_from: Literal["resized_label", "mask"]
@@ -175,28 +176,28 @@ class LoopSettings(_Record):
     fallback_down: Literal["rounded", "unrounded"] = "rounded"
 
 
-class Propagation(_Record):
+class Propagation(_Record, frozen=True):
     """Defaults of 3-D propagation."""
 
     chain: ChainSettings = ChainSettings()
     published: LoopSettings | None = None
 
 
-class FileRecord(_Record):
+class FileRecord(_Record, frozen=True):
     """Size and digest of one file of the bundle."""
 
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     bytes: Annotated[int, Meta(ge=0, le=1 << 34)]
 
 
-class GraphFiles(_Record):
+class GraphFiles(_Record, frozen=True):
     """One graph in the formats the bundle carries it in; paths relative to the bundle."""
 
     onnx: str | None = None
     openvino: str | None = None
 
 
-class GraphSet(_Record):
+class GraphSet(_Record, frozen=True):
     """The graphs of one precision."""
 
     encoder: GraphFiles
@@ -204,7 +205,7 @@ class GraphSet(_Record):
     extra: dict[TensorName, GraphFiles] = {}
 
 
-class Licence(_Record):
+class Licence(_Record, frozen=True):
     """Under which terms the weights may be used."""
 
     spdx: str
@@ -212,18 +213,18 @@ class Licence(_Record):
     notice: str | None = None
 
 
-class Source(_Record):
+class Source(_Record, frozen=True):
     """Where the weights come from and what converted them."""
 
     exporter: str
     repository: str | None = None
     revision: str | None = None
     paper: str | None = None
-    checkpoint_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    checkpoint_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
     opset: int | None = None
 
 
-class Metric(_Record):
+class Metric(_Record, frozen=True):
     """One measured figure."""
 
     name: str
@@ -232,7 +233,7 @@ class Metric(_Record):
     note: str | None = None
 
 
-class Manifest(_Record, kw_only=True):
+class Manifest(_Record, frozen=True, kw_only=True):
     """Everything the runtime needs to know of a bundle; fields as in ``docs/bundle-format.md``."""
 
     format_version: int
@@ -255,21 +256,6 @@ class Manifest(_Record, kw_only=True):
     files: dict[str, FileRecord]
 
 
-def _missing(kind: type[Struct], data: Any, where: str) -> list[str]:
-    """Paths of all required fields that ``data`` lacks, so that one message names them all."""
-    if not isinstance(data, dict):
-        return []
-    found: list[str] = []
-    for item in structs.fields(kind):
-        path = f"{where}{item.encode_name}"
-        if item.encode_name not in data:
-            if item.required:
-                found.append(path)
-        elif isinstance(item.type, type) and issubclass(item.type, Struct):
-            found += _missing(item.type, data[item.encode_name], f"{path}.")
-    return found
-
-
 def _check_versions(data: Any) -> None:
     if not isinstance(data, dict):
         msg = f"{MANIFEST_NAME} holds a {type(data).__name__}; wanted a JSON object"
@@ -287,7 +273,7 @@ def _check_versions(data: Any) -> None:
             raise BundleVersionError(msg)
 
 
-_FILE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+_FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 def _normalise_problems(where: str, spec: Normalise) -> list[str]:
@@ -304,9 +290,6 @@ def _problems(manifest: Manifest) -> list[str]:
     found = _normalise_problems("input.normalise", manifest.input.normalise)
     for crop in manifest.prompts.crops:
         found += _normalise_problems(f"prompts.crops.{crop.name}.normalise", crop.normalise)
-    names = [tensor.name for tensor in manifest.embedding]
-    if len(set(names)) != len(names):
-        found.append(f"embedding: names {names} repeat")
     if manifest.input.resize == "stretch" and manifest.input.pad != "none":
         found.append("input.pad: a stretched image fills the input; wanted none")
     if manifest.input.resize == "longest_side" and manifest.input.pad == "none":
@@ -314,20 +297,47 @@ def _problems(manifest: Manifest) -> list[str]:
     if "float" not in manifest.graphs:
         found.append("graphs: wanted a float graph set")
     for path in manifest.files:
-        if not _FILE_PATTERN.match(path) or ".." in path.split("/"):
+        if not _FILE_PATTERN.fullmatch(path):
             found.append(f"files: {path!r} is not a plain relative path inside the bundle")
+    found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
         for role, files in roles.items():
-            if files.onnx is None and files.openvino is None:
-                found.append(f"graphs.{label}.{role}: wanted an onnx or an openvino file")
-            for path in (files.onnx, files.openvino):
-                if path is not None and path not in manifest.files:
-                    found.append(f"graphs.{label}.{role}: {path!r} is not listed in files")
+            found += _file_problems(f"graphs.{label}.{role}", files, manifest.files)
         for crop in manifest.prompts.crops:
             if crop.graph is not None and crop.graph not in graph_set.extra:
                 found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
     return found
+
+
+def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:
+    found = []
+    if files.onnx is None and files.openvino is None:
+        found.append(f"{where}: wanted an onnx or an openvino file")
+    wanted = [files.onnx, files.openvino]
+    if files.openvino is not None:
+        if not files.openvino.endswith(".xml"):
+            found.append(f"{where}: {files.openvino!r} is no OpenVINO IR; wanted its .xml")
+        wanted.append(files.openvino.removesuffix(".xml") + ".bin")
+    found += [f"{where}: {path!r} is not listed in files" for path in wanted if path and path not in listed]
+    return found
+
+
+def _repeated_inputs(manifest: Manifest) -> list[str]:
+    """Names that two of the decoder's inputs would share."""
+    prompts = manifest.prompts
+    names = [tensor.name for tensor in manifest.embedding]
+    if len(set(names)) != len(names):
+        return [f"embedding: names {names} repeat"]
+    if prompts.box is not None and prompts.box.use != "limits_mask":
+        names.append("boxes")
+    names += ["points", "point_labels"] if prompts.points is not None else []
+    names += ["masks", "has_mask"] if prompts.mask is not None else []
+    names += ["modality"] if prompts.modality is not None else []
+    names += ["output_size"] if manifest.output.implicit else []
+    names += [crop.name for crop in prompts.crops] + list(prompts.vectors)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    return [f"prompts: the decoder would have several inputs {name!r}" for name in repeated]
 
 
 def parse_manifest(text: bytes | str) -> Manifest:
@@ -356,11 +366,11 @@ def parse_manifest(text: bytes | str) -> Manifest:
         raise ManifestError(msg)
     try:
         data = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         msg = f"{MANIFEST_NAME} is not valid JSON ({error}); convert or download the bundle again"
         raise ManifestError(msg) from error
     _check_versions(data)
-    missing = _missing(Manifest, data, "")
+    missing = missing_fields(Manifest, data)
     if missing:
         msg = f"{MANIFEST_NAME} lacks {', '.join(missing)}; convert the bundle again"
         raise ManifestError(msg)
