@@ -44,7 +44,7 @@ def _floats(values: list[Any], what: str) -> tuple[float, ...]:
         if any(isinstance(value, bool) for value in values):
             raise TypeError
         return tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         msg = f"{what}: wanted numbers separated by commas, found {','.join(map(str, values))!r}"
         raise PromptError(msg) from error
 
@@ -147,26 +147,34 @@ def read_prompts(path: Path) -> list[Box | Point]:
 
 
 def _from_csv(text: str, path: Path) -> list[Box | Point]:
-    rows = csv.DictReader(text.splitlines())
-    columns = [column.strip() for column in rows.fieldnames or ()]
-    unknown = [column for column in columns if column not in _CSV_COLUMNS]
-    missing = [column for column in ("x0", "y0", "x1", "y1") if column not in columns]
-    if unknown or missing:
-        msg = f"{path}: columns {','.join(columns)}; wanted {','.join(_CSV_COLUMNS)} (z0, z1, slice, name optional)"
-        raise PromptError(msg)
-    rows.fieldnames = columns
     found: list[Box | Point] = []
-    for number, row in enumerate(rows, 2):
-        where = f"{path}, line {number}"
-        solid = bool(row.get("z0")) or bool(row.get("z1"))
-        keys = ("x0", "y0", "z0", "x1", "y1", "z1") if solid else ("x0", "y0", "x1", "y1")
-        entry: dict[str, Any] = {"box": [row.get(key) for key in keys]}
-        if row.get("name"):
-            entry["name"] = row["name"]
-        if row.get("slice"):
-            entry["slice"] = row["slice"]
-        found += _entry(entry, where)
+    try:
+        rows = csv.DictReader(text.splitlines())
+        columns = [column.strip() for column in rows.fieldnames or ()]
+        unknown = [column for column in columns if column not in _CSV_COLUMNS]
+        missing = [column for column in ("x0", "y0", "x1", "y1") if column not in columns]
+        if unknown or missing:
+            msg = f"{path}: columns {','.join(columns)}; wanted {','.join(_CSV_COLUMNS)} (z0, z1, slice, name optional)"
+            raise PromptError(msg)
+        rows.fieldnames = columns
+        for row in rows:
+            found += _from_row(row, len(columns), f"{path}, line {rows.line_num}")
+    except csv.Error as error:
+        msg = f"{path}: not valid CSV ({error}); wanted a header and one box a line"
+        raise PromptError(msg) from error
     return found
+
+
+def _from_row(row: Mapping[str | Any, Any], columns: int, where: str) -> list[Box | Point]:
+    surplus = row.get(None) or ()
+    if surplus:
+        msg = f"{where}: {columns + len(surplus)} cells; the header has {columns}"
+        raise PromptError(msg)
+    solid = bool(row.get("z0")) or bool(row.get("z1"))
+    keys = ("x0", "y0", "z0", "x1", "y1", "z1") if solid else ("x0", "y0", "x1", "y1")
+    entry: dict[str, Any] = {"box": [row.get(key) for key in keys]}
+    entry |= {key: row[key] for key in ("name", "slice") if row.get(key)}
+    return _entry(entry, where)
 
 
 def _from_json(text: str, path: Path) -> list[Box | Point]:
@@ -184,6 +192,8 @@ def _from_json(text: str, path: Path) -> list[Box | Point]:
         if not isinstance(entry, dict):
             msg = f"{where}: a {type(entry).__name__}; wanted an object with a box or points"
             raise PromptError(msg)
+        if entry.get("box") and entry.get("points"):  # they belong together, whatever else the file holds
+            entry = {"name": f"object {number + 1}", **entry}
         found += _typed_entry(entry, where) if "type" in entry else _entry(entry, where)
     return found
 
@@ -200,8 +210,11 @@ def _entry(entry: Mapping[str, Any], where: str) -> list[Box | Point]:
     slice_index = _whole(entry.get("slice"), where)
     found: list[Box | Point] = []
     try:
-        if entry.get("box") is not None:
-            found.append(Box(_floats(list(entry["box"]), "box"), slice_index=slice_index, name=name))
+        box = entry.get("box")
+        if box is not None:
+            if not isinstance(box, list):
+                raise TypeError
+            found.append(Box(_floats(box, "box"), slice_index=slice_index, name=name))
         for point in entry.get("points") or ():
             *place, label = point
             if label not in (0, 1):

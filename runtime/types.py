@@ -71,7 +71,7 @@ class Box:
     def __post_init__(self) -> None:
         try:
             values = tuple(float(value) for value in self.xyxy)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             msg = f"box {self.xyxy!r}: wanted 4 or 6 numbers"
             raise PromptError(msg) from error
         if len(values) not in (4, 6):
@@ -134,7 +134,7 @@ class Point:
     def __post_init__(self) -> None:
         try:
             values = tuple(float(value) for value in self.xy)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             msg = f"point {self.xy!r}: wanted 2 or 3 numbers"
             raise PromptError(msg) from error
         if len(values) not in (2, 3):
