@@ -118,7 +118,7 @@ class OrtBackend:
                 outputs=tuple(_tensor_spec(node) for node in session.get_outputs()),
             )
         except self._foreign as error:
-            msg = f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); convert the bundle again"
+            msg = f"{path}: ONNX Runtime cannot load it ({_reason(error)}); convert the bundle again"
             raise InferenceError(msg) from error
         self.precision = options.precision
         self.threads = int(session.get_session_options().intra_op_num_threads)
@@ -135,7 +135,7 @@ class OrtBackend:
         try:
             arrays = session.run(self._names, dict(inputs))
         except self._foreign as error:
-            msg = f"{self._graph}: ONNX Runtime failed to run it ({_first_line(error)})"
+            msg = f"{self._graph}: ONNX Runtime failed to run it ({_reason(error)})"
             raise InferenceError(msg) from error
         return dict(zip(self._names, arrays, strict=True))
 
@@ -164,6 +164,6 @@ def _tensor_spec(node: Any) -> TensorSpec:
     return TensorSpec(node.name, _DTYPES[node.type], shape)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0].removeprefix("[ONNXRuntimeError] : ") if text else type(error).__name__

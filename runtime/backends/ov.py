@@ -8,8 +8,9 @@ each found by measurement and held by a test:
 * OpenVINO lists BF16 among the capabilities of every CPU with AVX-512, where it is emulated (some 50 times slower
   than float32), and goes on listing it when ``ONEDNN_MAX_CPU_ISA`` takes the instructions away. Only the kernel that
   it picks for a small product tells the truth.
-* Its cache of compiled graphs goes by the path of a graph, not by its content. Whoever passes a cache directory gives
-  each graph one of its own, named after its digest.
+* Its cache of compiled graphs goes by the path of a graph, not by its content, and serves a graph compiled in float16
+  to who asks for float32. So each graph has a cache directory of its own, named after its digest by whoever opens it,
+  and each precision one below that.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _capabilities(core: Any) -> frozenset[str]:
     try:
         return frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     except _FOREIGN as error:
-        msg = f"OpenVINO cannot use this CPU ({_first_line(error)}); choose backend 'onnxruntime'"
+        msg = f"OpenVINO cannot use this CPU ({_reason(error)}); choose backend 'onnxruntime'"
         raise BackendUnavailable(msg) from error
 
 
@@ -158,16 +159,15 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
             for operation in compiled.get_runtime_model().get_ordered_ops()
         ]
     except _FOREIGN as error:
-        _log.debug("bf16 does not compile here: %s", _first_line(error))
+        _log.debug("bf16 does not compile here: %s", _reason(error))
         return False
     return any("amx" in kernel and "bf16" in kernel for kernel in kernels)
 
 
-def _first_line(error: BaseException) -> str:
-    """Last meaningful line of OpenVINO's message; those before it are places in its source."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return telling[0] if telling else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Last line of OpenVINO's message; those before it are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _cache_property(directory: Path | None) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class OpenVinoBackend:
             )
         except _FOREIGN as error:
             msg = (
-                f"{path}: OpenVINO cannot compile it in {options.precision} ({_first_line(error)}); "
+                f"{path}: OpenVINO cannot compile it in {options.precision} ({_reason(error)}); "
                 "try precision 'fp32', or backend 'onnxruntime'"
             )
             raise InferenceError(msg) from error
@@ -253,7 +253,7 @@ class OpenVinoBackend:
             outputs = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
             arrays = [outputs[index] for index in range(len(self.io_spec.outputs))]
         except _FOREIGN as error:
-            msg = f"{self._graph}: OpenVINO failed to run it ({_first_line(error)})"
+            msg = f"{self._graph}: OpenVINO failed to run it ({_reason(error)})"
             raise InferenceError(msg) from error
         if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
             self._idle.append(request)
@@ -273,7 +273,8 @@ def _properties(options: BackendOptions) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
     }
-    return properties | _cache_property(options.cache_directory)
+    directory = options.cache_directory
+    return properties | _cache_property(None if directory is None else directory / options.precision)
 
 
 def _tensor_spec(port: Any) -> TensorSpec:
