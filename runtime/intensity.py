@@ -124,15 +124,12 @@ def _histogram_percentiles(array: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _parse(requested: str | tuple[float, float]) -> tuple[float, float, str]:
-    if isinstance(requested, str):
-        if requested in PRESETS:
-            return (*PRESETS[requested], "preset")
-        parts = requested.split(",")
-    else:
-        parts = list(map(str, requested))
+    if isinstance(requested, str) and requested in PRESETS:
+        return (*PRESETS[requested], "preset")
     try:
+        parts = requested.split(",") if isinstance(requested, str) else requested
         level, width = (float(part) for part in parts)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         msg = f"window {requested!r}: wanted LEVEL,WIDTH or one of {', '.join(PRESETS)}"
         raise PromptError(msg) from error
     if not (math.isfinite(level) and math.isfinite(width) and width > 0):
@@ -181,7 +178,7 @@ def choose_window(volume: Volume, requested: str | tuple[float, float] | None = 
         (level, width), origin = PRESETS["soft-tissue"], "ct"
     else:
         low, high = _positive_percentiles(array) or (minimum, maximum)
-        level, width, origin = (low + high) / 2, high - low, "percentile"
+        level, width, origin = low + (high - low) / 2, high - low, "percentile"
         return Window(max(low, minimum), min(high, maximum), level, width, origin, zero_stays_zero=True)
     lower, upper = level - width / 2, level + width / 2
     return Window(max(lower, minimum), min(upper, maximum), level, width, origin)
