@@ -1,0 +1,163 @@
+"""Carry out one task: prepare folders, start processes, check the answers, note the figures.
+
+Knows the command line's options and its JSON summary, and the worker's specification; knows neither rounds nor
+reports. Every measured process has a cache folder of its own, so that the user's is neither used nor changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perf.cases import Case
+from perf.plan import FLOOR, Configuration, Task
+from perf.processes import CLI, Finished, Launch, ProcessFailed, python_command
+from perf.recorder import AnswersDiffer, Opened, Recorder
+from perf.records import BundleFacts
+
+__all__ = ["Measurer"]
+
+_CAPABILITIES = """\
+import json, openvino
+print(json.dumps(list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))))"""
+
+
+@dataclass(slots=True)
+class Measurer:
+    """Carries out tasks in a scratch folder and notes what it finds in a recorder."""
+
+    folder: Path
+    recorder: Recorder
+    launch: Launch
+    repeat_seconds: float = 2.0
+    _number: int = field(default=0, repr=False)
+
+    def capabilities(self) -> tuple[str, ...] | None:
+        """Inference precisions that OpenVINO sees in this CPU; None where it is not installed."""
+        try:
+            finished = self._python(["-c", _CAPABILITIES], self.folder / "cache")
+            return tuple(json.loads(finished.stdout.strip().splitlines()[-1]))
+        except (ProcessFailed, ValueError, IndexError):
+            return None
+
+    def prime(self, one: Configuration) -> None:
+        """Fill the cache of compiled graphs of a configuration, unmeasured, and learn what it turns out to be."""
+        try:
+            found = self._worker(one, None, self._primed(one))
+        except ProcessFailed as error:
+            self.recorder.fail(one.name, "", str(error))
+            return
+        facts = found["facts"]
+        bundle = BundleFacts(facts["name"], facts["version"], facts["sha256"])
+        opened = Opened(bundle, facts["backend"], facts["precision"], facts["threads"])
+        for name, other in self.recorder.opened.items():
+            if other == opened and name not in self.recorder.same_as:
+                self.recorder.same_as[one.name] = name
+        self.recorder.opened[one.name] = opened
+
+    def run(self, task: Task) -> None:
+        """Measure once; an error is noted with its configuration and case, and what depends on it is skipped."""
+        if task.configuration is None:
+            self._floor(task.name)
+            return
+        one, case = task.configuration, task.case
+        if one.name in self.recorder.same_as or self.recorder.failed(one.name, case.name if case else ""):
+            return
+        try:
+            if case is None:
+                self._start(one, task.name)
+            elif task.kind == "stages":
+                self._stages(one, case)
+            else:
+                self._processes(one, case)
+        except (ProcessFailed, AnswersDiffer) as error:
+            self.recorder.fail(one.name, case.name if case else "", str(error))
+
+    def _floor(self, name: str) -> None:
+        if self.recorder.failed("", name):
+            return
+        try:
+            with self._scratch() as scratch:
+                finished = self._python(["-c", FLOOR[name]], scratch)
+        except ProcessFailed as error:
+            self.recorder.fail("", name, str(error))
+            return
+        self.recorder.add_process(("", "", "floor", name), finished)
+
+    def _start(self, one: Configuration, name: str) -> None:
+        with self._scratch(None if name == "cold" else one) as cache:
+            for stage, samples in self._worker(one, None, cache)["stages"].items():
+                self.recorder.add((one.name, "", "start", name, stage), samples[0])
+
+    def _processes(self, one: Configuration, case: Case) -> None:
+        """Cold; warm; and once more in the folder that the warm run stored its embeddings in."""
+        with self._scratch() as cache:
+            self._command_line(one, case, "cold", cache)
+        with self._scratch(one) as cache:
+            self._command_line(one, case, "warm", cache)
+            self._command_line(one, case, "stored", cache)
+
+    def _command_line(self, one: Configuration, case: Case, name: str, cache: Path) -> None:
+        output = cache / f"answer{case.suffix}"
+        arguments = [*case.arguments(), *one.arguments(), "--json", "--output", str(output)]
+        finished = self._python(["-c", CLI, *arguments], cache)
+        self.recorder.check_answer(one.name, case.name, output, self.folder / "answers")
+        self.recorder.add_process((one.name, case.name, "process", name), finished)
+
+    def _stages(self, one: Configuration, case: Case) -> None:
+        with self._scratch(one) as cache:
+            output = cache / f"answer{case.suffix}"
+            found = self._worker(one, case, cache, output)
+            self.recorder.check_answer(one.name, case.name, output, self.folder / "answers")
+        self.recorder.counts[one.name, case.name] = found["counts"]
+        for stage, samples in found["stages"].items():
+            for sample in samples:
+                self.recorder.add((one.name, case.name, "stage", stage), sample)
+
+    def _worker(self, one: Configuration, case: Case | None, cache: Path, output: Path | None = None) -> dict[str, Any]:
+        result = self.folder / "worker.json"
+        result.unlink(missing_ok=True)
+        spec = {
+            "bundle": one.bundle,
+            "backend": one.backend,
+            "precision": one.precision,
+            "threads": one.threads,
+            "case": None
+            if case is None
+            else {"path": str(case.path), "volume": case.volume, "boxes": case.boxes, "output": str(output)},
+            "repeat_seconds": self.repeat_seconds,
+            "result": str(result),
+        }
+        self._python(["-m", "perf.worker", json.dumps(spec)], cache)
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        return found
+
+    def _python(self, arguments: list[str], cache: Path) -> Finished:
+        """Run Python with a cache folder of its own, in an empty working folder."""
+        command, variables = python_command()
+        here = self.folder / "here"
+        here.mkdir(exist_ok=True)
+        return self.launch([*command, *arguments], {**variables, "LITE_INFER_CACHE": str(cache)}, here)
+
+    def _primed(self, one: Configuration) -> Path:
+        return self.folder / "primed" / one.name.replace(" ", "-")
+
+    @contextmanager
+    def _scratch(self, primed: Configuration | None = None) -> Iterator[Path]:
+        """A new cache folder: empty, or with the compiled graphs of a configuration; removed afterwards."""
+        self._number += 1
+        cache = self.folder / f"cache-{self._number}"
+        source = None if primed is None else self._primed(primed)
+        if source is not None and source.is_dir():
+            shutil.copytree(source, cache)
+        else:
+            cache.mkdir(parents=True)
+        try:
+            yield cache
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)

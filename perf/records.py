@@ -1,0 +1,165 @@
+"""The layout of the JSON file, as frozen values.
+
+Knows names, units and the version of the layout; measures nothing and formats nothing. ``perf/README.md`` is the
+documentation of these fields.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "PERF_VERSION",
+    "Agreement",
+    "Answer",
+    "BundleFacts",
+    "CaseFacts",
+    "CaseFigures",
+    "ConfigurationFigures",
+    "Machine",
+    "ProcessFigures",
+    "Report",
+    "Stat",
+    "Status",
+    "Stopped",
+    "decode_report",
+    "encode_report",
+]
+
+PERF_VERSION = 1
+
+Status = Literal["ok", "partial", "failed", "not measured", "duplicate"]
+Stopped = Literal["interrupted", "time limit"]
+
+
+class Stat(msgspec.Struct, frozen=True):
+    """Samples of one quantity, in the order they were taken."""
+
+    median: float
+    min: float
+    max: float
+    n: int
+    samples: tuple[float, ...]
+
+
+class ProcessFigures(msgspec.Struct, frozen=True):
+    """Fresh processes of one kind; what the platform does not tell is null."""
+
+    wall_s: Stat
+    cpu_s: Stat | None = None
+    peak_rss_bytes: Stat | None = None
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """Dice of the label map with that of another configuration, over the objects."""
+
+    reference: str
+    dice_mean: float
+    dice_min: float
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The label map that every run of a configuration on a case gave."""
+
+    sha256: str
+    voxels: dict[str, int]
+    to_fp32: Agreement | None = None
+    to_truth: Agreement | None = None
+
+
+class CaseFigures(msgspec.Struct, frozen=True):
+    """One configuration on one case."""
+
+    case: str
+    status: Status
+    error: str | None
+    processes: dict[str, ProcessFigures]
+    stages: dict[str, Stat]
+    counts: dict[str, float]
+    answer: Answer | None
+
+
+class BundleFacts(msgspec.Struct, frozen=True):
+    """Which bundle, beyond doubt."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class ConfigurationFigures(msgspec.Struct, frozen=True):
+    """One bundle, backend, precision and number of threads."""
+
+    name: str
+    bundle: BundleFacts | None
+    backend: str
+    precision: str
+    precision_used: str | None
+    threads: int | None
+    threads_used: int | None
+    status: Status
+    error: str | None
+    same_as: str | None
+    start: dict[str, dict[str, Stat]]
+    cases: tuple[CaseFigures, ...]
+
+
+class CaseFacts(msgspec.Struct, frozen=True):
+    """What was segmented."""
+
+    name: str
+    title: str
+    shape: tuple[int, ...]
+    dtype: str
+    prompts: int
+    boxes: tuple[str, ...]
+    sha256: str | None
+    file_bytes: int
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The computer and its software; no name of it, its user or its folders."""
+
+    cpu: str
+    architecture: str
+    isa: tuple[str, ...]
+    physical_cores: int | None
+    logical_cores: int
+    usable_cores: int
+    quota_cores: float | None
+    memory_bytes: int | None
+    system: str
+    governor: str | None
+    load_average: float | None
+    openvino_capabilities: tuple[str, ...] | None
+    environment: dict[str, str]
+    python: str
+    packages: dict[str, str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that one invocation measured."""
+
+    perf_version: int
+    lite_infer: str
+    created: str
+    seconds: float
+    stopped: Stopped | None
+    rounds: int
+    options: dict[str, str | int | float | bool | list[str] | list[int] | None]
+    machine: Machine
+    floor: dict[str, ProcessFigures]
+    cases: tuple[CaseFacts, ...]
+    configurations: tuple[ConfigurationFigures, ...]
+
+
+def encode_report(report: Report) -> str:
+    """Make the text of the JSON file."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+
+
+def decode_report(text: str) -> Report:
+    """Read the text of a JSON file; msgspec.ValidationError where it is another layout."""
+    return msgspec.json.decode(text, type=Report)
