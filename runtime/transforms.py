@@ -214,7 +214,8 @@ def masks_from_logits(
     """
     maps = logits
     if spec.activation == "sigmoid":
-        maps = (1.0 / (1.0 + np.exp(-maps.astype(np.float64)))).astype(np.float32)
+        # The sigmoid by way of tanh, which overflows nowhere.
+        maps = (0.5 + 0.5 * np.tanh(0.5 * maps.astype(np.float64))).astype(np.float32)
     if spec.upsample == "via_input" and maps.shape[1:] != frame.input_size:
         maps = kernels.resize_logits(maps, frame.input_size)
     return kernels.logits_to_masks(
