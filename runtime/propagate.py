@@ -137,9 +137,11 @@ class _Chain:
     def steps(self) -> Iterator[Step]:
         anchors = self.plan.anchors
         first = last = None
-        for low, high in zip(anchors, (*anchors[1:], anchors[-1]), strict=True):
+        for low, high in zip(anchors, (*anchors[1:], *anchors[-1:]), strict=True):
             for index in range(low, max(high, low + 1)):
                 step = Step(index, self._decode(index, self._anchor_box(index, low, high), None))
+                if index in (anchors[0], anchors[-1]) and self._lost(step.prediction):
+                    step = step._replace(stop="empty")
                 first, last = first or step, step
                 yield step
         if first is None or last is None:
@@ -159,6 +161,8 @@ class _Chain:
 
     def _walk(self, start: Step, direction: int) -> Iterator[Step]:
         previous = start.prediction
+        if self._lost(previous):
+            return
         box = self._next_box(previous, self.plan.boxes.get(start.slice_index))
         bound = self.plan.extent[1] if direction > 0 else self.plan.extent[0]
         for index in range(start.slice_index + direction, bound + direction, direction):
@@ -172,6 +176,10 @@ class _Chain:
                 return
             box = self._next_box(prediction, box)
             previous = prediction
+
+    def _lost(self, prediction: Prediction) -> bool:
+        """Whether nothing is left to follow: an empty mask, where no extent says that the object goes on."""
+        return not self.plan.known_extent and not prediction.areas[0]
 
     def _next_box(self, prediction: Prediction, fallback: Xyxy | None) -> Xyxy | None:
         """Tight box of the mask, grown; the box before it where the mask is empty."""
