@@ -81,17 +81,20 @@ class Encoder(nn.Module):
 class PromptTensors(nn.Module):
     """Geometry of the window and the prompt channels on its 64 grid; no weights."""
 
-    axis_64: Tensor  # cell centres of the window, -1..1
-    axis_full: Tensor  # pixels of the input frame
-
     def __init__(self, size: int) -> None:
-        """Remember the input size."""
+        """Remember the input size; lattices hold x and y of a window's cell centres, -1..1."""
         super().__init__()
         self.size = size
         for cells in (*_GRIDS, _IMAGE_GRID):
-            centre = (torch.arange(cells) + 0.5) * (2.0 / cells) - 1.0
-            self.register_buffer(f"axis_{cells}", centre, persistent=False)
+            axis = (torch.arange(cells) + 0.5) * (2.0 / cells) - 1.0
+            y, x = torch.meshgrid(axis, axis, indexing="ij")
+            self.register_buffer(f"lattice_{cells}", torch.stack([x, y]), persistent=False)  # (2, cells, cells)
         self.register_buffer("axis_full", torch.arange(size, dtype=torch.float32), persistent=False)
+        self.register_buffer("no_offset", torch.zeros(size), persistent=False)
+
+    def _lattice(self, cells: int) -> Tensor:
+        lattice: Tensor = getattr(self, f"lattice_{cells}")
+        return lattice
 
     @staticmethod
     def window(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,44 +106,42 @@ class PromptTensors(nn.Module):
 
     def grid(self, cells: int, centre: Tensor, half: Tensor) -> Tensor:
         """Sampling grid (N, cells, cells, 2) of the window for ``grid_sample`` without aligned corners."""
-        axis: Tensor = getattr(self, f"axis_{cells}")
-        xy = centre[:, None, :] + half[:, None, :] * axis[None, :, None]  # (N, cells, 2) pixels
-        xy = (xy + 0.5) * (2.0 / self.size) - 1.0
-        x = xy[:, None, :, 0:1].expand(-1, cells, -1, -1)
-        y = xy[:, :, None, 1:2].expand(-1, -1, cells, -1)
-        return torch.cat([x, y], 3)
+        middle = (centre + 0.5) * (2.0 / self.size) - 1.0
+        reach = half * (2.0 / self.size)
+        lattice = self._lattice(cells).permute(1, 2, 0)
+        return middle[:, None, None, :] + reach[:, None, None, :] * lattice
 
     def paste_grid(self, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
         """Grid (N, S, S, 2) that brings window logits to the input frame, and where it is inside, (N, 1, S, S)."""
-        uv = (self.axis_full[None, :, None] - centre[:, None, :]) / half[:, None, :]  # (N, S, 2)
+        full: Tensor = self.axis_full  # type: ignore[assignment]
+        none: Tensor = self.no_offset  # type: ignore[assignment]
+        uv = (full[None, :, None] - centre[:, None, :]) / half[:, None, :]  # (N, S, 2)
         inside = (uv.abs() <= 1.0).to(uv.dtype)
-        u = uv[:, None, :, 0:1].expand(-1, self.size, -1, -1)
-        v = uv[:, :, None, 1:2].expand(-1, -1, self.size, -1)
+        u = uv[:, None, :, 0:1] + none[:, None, None]  # broadcast: one addition in the graph instead of an Expand
+        v = uv[:, :, None, 1:2] + none[:, None]
         return torch.cat([u, v], 3), (inside[:, None, :, 0] * inside[:, :, None, 1])[:, None]
 
     def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> Tensor:
-        """Nine prompt channels (N, 9, 64, 64): inside, x, y, two log sizes, ellipse, mask, clicks + and -."""
-        cells = _GRIDS[0]
+        """Nine prompt channels (N, 9, 64, 64): inside, x, y, ellipse, two log sizes, mask, clicks + and -."""
         centre, half_box, half = self.window(boxes)
-        axis = self.axis_64
-        offset = half[:, None, :] * axis[None, :, None]  # (N, 64, 2) pixels from the centre
-        soft = torch.sigmoid((half_box[:, None, :] - offset.abs()) * 2.0)
-        relative = torch.clamp(offset / half_box[:, None, :], -2.0, 2.0)
-        x = relative[:, None, :, 0].expand(-1, cells, -1)
-        y = relative[:, :, None, 1].expand(-1, -1, cells)
-        inside = soft[:, None, :, 0] * soft[:, :, None, 1]
-        ellipse = torch.sqrt(x * x + y * y + 1e-6) - 1.0
-        sizes = torch.log(half_box * (1 / 32.0))[:, :, None, None].expand(-1, -1, cells, cells)
-        earlier = F.grid_sample(masks, self.grid(cells, centre, half), padding_mode="border", align_corners=False)
+        lattice = self._lattice(_GRIDS[0])
+        offset = half[:, :, None, None] * lattice  # (N, 2, 64, 64) pixels from the centre
+        reach = half_box[:, :, None, None]
+        soft = torch.sigmoid((reach - offset.abs()) * 2.0)
+        inside = soft[:, 0:1] * soft[:, 1:2]
+        relative = torch.clamp(offset / reach, -2.0, 2.0)
+        ellipse = torch.sqrt((relative * relative).sum(1, keepdim=True) + 1e-6) - 1.0
+        sizes = torch.log(reach * (1 / 32.0)) + lattice * 0.0
+        grid = self.grid(_GRIDS[0], centre, half)
+        earlier = F.grid_sample(masks, grid, padding_mode="border", align_corners=False)
         earlier = torch.tanh(earlier * 0.5) * has_mask[:, None, None, None]
         where = (points - centre[:, None, :]) / half[:, None, :]  # (N, P, 2)
+        axis = lattice[0, 0]  # cell centres, the same for rows and columns
         near = torch.exp((where[:, :, None, :] - axis[None, None, :, None]) ** 2 * (-0.5 / _CLICK_SIGMA**2))
         spots = near[:, :, None, :, 0] * near[:, :, :, None, 1]  # (N, P, 64, 64)
-        positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
-        negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1)
-        return torch.cat(
-            [torch.stack([inside, x, y, ellipse], 1), sizes, earlier, torch.stack([positive, negative], 1)], 1
-        )
+        positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
+        negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
+        return torch.cat([inside, relative, ellipse, sizes, earlier, positive, negative], 1)
 
 
 class Decoder(nn.Module):

@@ -95,8 +95,8 @@ def _follow(section: NDArray[np.uint8], before: NDArray[np.uint8]) -> NDArray[np
 
 def _drift(rng: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.float32]]:
     """Displacement per slice in x and y: everything moves, neighbouring objects differently."""
-    cell = float(np.exp(rng.uniform(np.log(20), np.log(90))))
-    speed = rng.uniform(0, 1.3)
+    cell = float(np.exp(rng.uniform(np.log(28), np.log(100))))
+    speed = rng.uniform(0, 2.0)
     common = rng.normal(0, 0.4, 2)
     return [(smooth_noise(rng, shape, cell) * speed + common[axis]).astype(np.float32) for axis in range(2)]
 
@@ -131,6 +131,11 @@ def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, object
         limits[slot] = [-np.inf, -np.inf, np.inf, np.inf]
         if rng.uniform() < 0.5:
             limits[slot] = tight_box(targets[:, slot].max(0))
+            if rng.uniform() < 0.5:  # slices that are not drawn may reach farther
+                reach = 0.6 * np.tile(limits[slot, 2:] - limits[slot, :2], 2) * rng.uniform(0, 1, 4)
+                limits[slot] += np.array([-1, -1, 1, 1]) * reach * (rng.uniform(size=4) < 0.5)
+            if rng.uniform() < 0.5:  # a 3-D box: its rectangle is all that is known of the first slice
+                boxes[slot] = limits[slot]
     return Sequence(_images(scenes, rng, size), targets, boxes, limits)
 
 
