@@ -63,14 +63,18 @@ def _import_onnxruntime() -> ModuleType:
 @contextmanager
 def _telemetry_off() -> Iterator[None]:
     """Set ONNX Runtime's opt-out, which it reads once, when it is first imported; a value set by the user stands."""
-    if _TELEMETRY_SWITCH in os.environ:
+    before = os.environ.get(_TELEMETRY_SWITCH)
+    if before:
         yield
         return
     os.environ[_TELEMETRY_SWITCH] = "1"
     try:
         yield
     finally:
-        del os.environ[_TELEMETRY_SWITCH]
+        if before is None:
+            del os.environ[_TELEMETRY_SWITCH]
+        else:
+            os.environ[_TELEMETRY_SWITCH] = before
 
 
 def _foreign() -> tuple[type[Exception], ...]:

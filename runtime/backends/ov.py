@@ -43,8 +43,6 @@ _CONVERTER = "openvino.tools.ovc"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
-# pybind11 turns C++ exceptions into these; OpenVINO's own Python layer raises subclasses of them
-_FOREIGN = (RuntimeError, TypeError, ValueError, OSError, MemoryError, KeyError, IndexError, AttributeError)
 
 
 def _import_openvino() -> ModuleType:
@@ -95,6 +93,14 @@ def _convert_model_on_demand(name: str) -> Any:
     return convert_model
 
 
+def _foreign() -> tuple[type[Exception], ...]:
+    """Every exception that OpenVINO's Python layer defines, and those that pybind11 makes of C++ ones."""
+    from openvino import exceptions
+
+    own = [value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (*own, RuntimeError, TypeError, ValueError, OSError, MemoryError, LookupError, AttributeError)
+
+
 def capabilities() -> frozenset[str]:
     """Return what OpenVINO says the CPU can do, as in ``FP32``, ``BF16``, ``FP16``, ``INT8``.
 
@@ -114,7 +120,7 @@ def capabilities() -> frozenset[str]:
 def _capabilities(core: Any) -> frozenset[str]:
     try:
         return frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    except _FOREIGN as error:
+    except _foreign() as error:
         msg = f"OpenVINO cannot use this CPU ({_reason(error)}); choose backend 'onnxruntime'"
         raise BackendUnavailable(msg) from error
 
@@ -158,7 +164,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
             operation.get_rt_info()["primitiveType"].astype(str)
             for operation in compiled.get_runtime_model().get_ordered_ops()
         ]
-    except _FOREIGN as error:
+    except _foreign() as error:
         _log.debug("bf16 does not compile here: %s", _reason(error))
         return False
     return any("amx" in kernel and "bf16" in kernel for kernel in kernels)
@@ -212,6 +218,7 @@ class OpenVinoBackend:
     def __init__(self, path: Path, options: BackendOptions) -> None:
         openvino = _import_openvino()
         self._graph = path.name
+        self._foreign = _foreign()
         try:
             compiled = openvino.Core().compile_model(str(path), "CPU", _properties(options))
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -220,7 +227,7 @@ class OpenVinoBackend:
                 inputs=tuple(_tensor_spec(port) for port in compiled.inputs),
                 outputs=tuple(_tensor_spec(port) for port in compiled.outputs),
             )
-        except _FOREIGN as error:
+        except self._foreign as error:
             msg = (
                 f"{path}: OpenVINO cannot compile it in {options.precision} ({_reason(error)}); "
                 "try precision 'fp32', or backend 'onnxruntime'"
@@ -252,7 +259,7 @@ class OpenVinoBackend:
             # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
             outputs = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
             arrays = [outputs[index] for index in range(len(self.io_spec.outputs))]
-        except _FOREIGN as error:
+        except self._foreign as error:
             msg = f"{self._graph}: OpenVINO failed to run it ({_reason(error)})"
             raise InferenceError(msg) from error
         if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
