@@ -113,6 +113,7 @@ ALIASES = Graph(
         ("Mul", ["x", "three"], ["inner"]),
         ("Identity", ["inner"], ["tripled"]),
         ("Identity", ["inner"], ["again"]),
+        ("Relu", ["tripled"], ["floored"]),
         ("Identity", ["x"], ["passed_through"]),
         ("Identity", ["three"], ["constant"]),
     ),
@@ -120,18 +121,20 @@ ALIASES = Graph(
     outputs=(
         TensorSpec("tripled", "float32", (None, 4)),
         TensorSpec("again", "float32", (None, 4)),
+        TensorSpec("floored", "float32", (None, 4)),
         TensorSpec("passed_through", "float32", (None, 4)),
         TensorSpec("constant", "float32", (1, 4)),
     ),
     function=lambda x: {
         "tripled": x * 3,
         "again": x * 3,
+        "floored": np.maximum(x * 3, 0),
         "passed_through": x,
         "constant": np.full((1, 4), 3, np.float32),
     },
     constants={"three": np.full((1, 4), 3, np.float32)},
 )
-"""Outputs that share a tensor with each other, with an input, or with a constant."""
+"""Outputs that share a tensor with each other, with an input, or with a constant, and one that another is made of."""
 
 SUM = Graph(
     nodes=(("Add", ["a", "b"], ["sum"]),),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,10 +88,24 @@ def test_every_exception_of_openvino_has_a_counterpart(tmp_path: Path) -> None:
             backend.run({"a": rows(0, 1, 3), "b": rows(0, 1, 3)})
 
 
+def test_a_request_that_outlives_the_backend_is_not_kept(tmp_path: Path) -> None:
+    skip_without("openvino")
+    backend: Any = open_file("openvino", SUM.save(tmp_path / "sum.onnx"), BackendOptions())
+
+    class Closing:
+        def infer(self, *_args: Any, **_keywords: Any) -> list[int]:
+            backend.close()
+            return [7]
+
+    backend._compiled = SimpleNamespace(create_infer_request=Closing)
+    assert backend.run({"a": rows(0, 1, 3), "b": rows(0, 1, 3)}) == {"sum": 7}
+    assert not backend._idle
+
+
 def test_an_engine_that_is_not_installed_says_how_to_get_it(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, engine, None)
+    monkeypatch.setitem(sys.modules, engine, None)
     with pytest.raises(BackendUnavailable, match=rf"backend {engine} does not load .*'pip install {engine}'") as caught:
         open_file(engine, tmp_path / "any.onnx", BackendOptions())
     assert isinstance(caught.value, ImportError)
