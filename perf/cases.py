@@ -119,22 +119,23 @@ def _written(name: str, drawn: Drawn, folder: Path) -> Case:
     """Write a drawn image, unless another case did already, with the truth about the case's objects."""
     kind, count, *form = name.split("-")
     boxes = tuple(_text(box, is_2d=kind == "grey") for box in drawn.boxes[: int(count)])
+    array: NDArray[Any] = drawn.array
     truth = np.where(drawn.truth <= int(count), drawn.truth, np.uint8(0))
     title = _TITLES[f"{kind}-{count}"] + (", challenge NPZ" if form else "")
     if form:
         path = folder / f"{'3D' if kind == 'ct' else '2D'}_{name}.npz"
-        _write_npz(path, drawn, int(count))
+        array = _write_npz(path, drawn, int(count))
         truth, suffix = (truth[:, :, 0].T if kind == "grey" else truth.transpose(2, 1, 0)), ".npz"
     elif kind == "grey":
         path, suffix = folder / "grey.png", ".png"
-        _write_png(path, drawn.array[:, :, 0])
+        _write_png(path, array[:, :, 0])
     else:
         path, suffix = folder / "ct.nii.gz", ".nii.gz"
         if not path.is_file():
-            _write_nifti(path, drawn.array)
+            _write_nifti(path, array)
     truth_path = folder / f"{name}_truth.npz"
     np.savez_compressed(truth_path, segs=truth)
-    facts = _facts(name, title, drawn.array, boxes, path)
+    facts = _facts(name, title, array, boxes, path)
     return Case(facts, path, () if form else boxes, suffix, truth=truth_path)
 
 
@@ -155,16 +156,18 @@ def _write_png(path: Path, plane: NDArray[Any]) -> None:
     Image.fromarray(np.ascontiguousarray(plane.T)).save(path)  # (i, j) -> (row, column)
 
 
-def _write_npz(path: Path, drawn: Drawn, count: int) -> None:
-    """The challenge's layout: uint8, slices first, boxes of 6 (3-D) or 4 (2-D) numbers."""
+def _write_npz(path: Path, drawn: Drawn, count: int) -> NDArray[np.uint8]:
+    """Write the challenge's layout: uint8, slices first, boxes of 6 (3-D) or 4 (2-D) numbers; return the voxels."""
     boxes = np.array(drawn.boxes[:count])
     if drawn.array.dtype == np.uint8:
         np.savez_compressed(path, imgs=drawn.array[:, :, 0].T, boxes=boxes[:, [0, 1, 3, 4]])
-        return
+        return drawn.array.astype(np.uint8)
     lower, upper = -160, 240  # soft tissue, as the challenge prepared CT
     grey = (np.clip(drawn.array, lower, upper).astype(np.float32) - lower) / (upper - lower) * 255
-    imgs = np.ascontiguousarray(grey.astype(np.uint8).transpose(2, 1, 0))
+    voxels = grey.astype(np.uint8)
+    imgs = np.ascontiguousarray(voxels.transpose(2, 1, 0))
     np.savez_compressed(path, imgs=imgs, boxes=boxes, spacing=np.array(CT_SPACING))
+    return voxels
 
 
 def _from_user(number: int, one: UserFile) -> Case:

@@ -21,7 +21,7 @@ from perf.measure import Measurer
 from perf.plan import configurations
 from perf.processes import launch
 from perf.recorder import Recorder
-from perf.records import Report, encode_report
+from perf.records import Option, Report, encode_report
 from perf.report import Context, build_report, check_writable, write_report
 from perf.suite import Outcome, Progress, deadline, run_suite
 from perf.table import format_report
@@ -178,7 +178,7 @@ def _absolute(bundle: str | None) -> str | None:
     return str(Path(bundle).resolve()) if bundle is not None and Path(bundle).is_dir() else bundle
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
+def _asked(options: argparse.Namespace) -> dict[str, Option]:
     """Options as they were settled, without paths."""
     return {
         "cases": list(options.cases),

@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
         wall_s = time.perf_counter() - begun
     except BaseException:
         process.kill()
+        process.wait()
         raise
     figures = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_rss_bytes": peak_rss_bytes}
     with open(result, "w", encoding="utf-8") as stream:  # noqa: PTH123 - pathlib is not worth its import here

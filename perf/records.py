@@ -19,6 +19,7 @@ __all__ = [
     "CaseFigures",
     "ConfigurationFigures",
     "Machine",
+    "Option",
     "ProcessFigures",
     "Report",
     "Stat",
@@ -32,6 +33,7 @@ PERF_VERSION = 1
 
 Status = Literal["ok", "partial", "failed", "not measured", "duplicate"]
 Stopped = Literal["interrupted", "time limit"]
+Option = str | int | float | bool | list[str | int] | None
 
 
 class Stat(msgspec.Struct, frozen=True):
@@ -148,7 +150,7 @@ class Report(msgspec.Struct, frozen=True):
     seconds: float
     stopped: Stopped | None
     rounds: int
-    options: dict[str, str | int | float | bool | list[str] | list[int] | None]
+    options: dict[str, Option]
     machine: Machine
     floor: dict[str, ProcessFigures]
     cases: tuple[CaseFacts, ...]

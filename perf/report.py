@@ -25,6 +25,7 @@ from perf.records import (
     CaseFigures,
     ConfigurationFigures,
     Machine,
+    Option,
     ProcessFigures,
     Report,
     Stat,
@@ -48,7 +49,7 @@ class Context:
     machine: Machine
     configurations: Sequence[Configuration]
     cases: Sequence[Case]
-    options: Mapping[str, str | int | float | bool | list[str] | list[int] | None]
+    options: Mapping[str, Option]
     private: Sequence[tuple[str, str]] = ()
     created: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
@@ -159,10 +160,10 @@ def _reference(recorder: Recorder, context: Context, one: Configuration, case: C
     return None
 
 
-def _agreement(name: str, wanted: Path, found: Path) -> Agreement:
+def _agreement(name: str, wanted: Path, found: Path) -> Agreement | None:
     one, other = read_label_map(wanted), read_label_map(found)
-    if one.shape != other.shape:
-        one = one.reshape(other.shape)  # a picture's label map comes with or without its axis of one slice
+    if one.shape != other.shape:  # to lose all figures for this would be worse than to say nothing
+        return None
     values = list(dice_by_label(one, other).values())
     if not values:
         return Agreement(name, 1.0, 1.0)

@@ -56,5 +56,6 @@ def voxels_by_label(label_map: NDArray[Any]) -> dict[str, int]:
 def label_digest(label_map: NDArray[Any]) -> str:
     """sha256 of shape and labels, whatever dtype and memory order they are kept in."""
     digest = hashlib.sha256(f"{label_map.shape} ".encode())
-    digest.update(np.asarray(label_map, dtype="<u4", order="C").tobytes())
+    smallest = np.min_scalar_type(int(label_map.max(initial=0))).newbyteorder("<")
+    digest.update(np.asarray(label_map, dtype=smallest, order="C").data)
     return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""Stand-ins for what perf measures: a launcher that only pretends, a configuration, a machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perf.plan import Configuration
+from perf.processes import Finished, ProcessFailed
+from perf.records import Machine
+
+TRUTH = np.zeros((3, 5, 4), np.uint8)
+TRUTH[1:, 1:4, 1:3] = 1
+
+
+@dataclass
+class FakeLaunch:
+    """Answers as the command line and the worker would, at once; every process costs more than the one before."""
+
+    label_map: np.ndarray = field(default_factory=lambda: TRUTH.copy())
+    precision: str = "fp32"
+    commands: list[list[str]] = field(default_factory=list)
+    cold: list[bool] = field(default_factory=list)
+    refuse: Callable[[list[str]], str | None] = lambda _command: None
+
+    def __call__(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Finished:
+        cache = Path(variables["LITE_INFER_CACHE"])
+        self.commands.append(list(command))
+        self.cold.append(not cache.is_dir() or not any(cache.iterdir()))
+        message = self.refuse(list(command))
+        if message is not None:
+            raise ProcessFailed(message)
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "graph").touch()
+        if "perf.worker" in command:
+            self._worker(json.loads(command[-1]))
+        elif "--output" in command:
+            np.savez(Path(command[command.index("--output") + 1]), segs=self.label_map)
+        cost = float(len(self.commands))
+        return Finished(cost, cost / 2, 1000 * len(self.commands), '["FP32"]\n')
+
+    def _worker(self, spec: dict[str, Any]) -> None:
+        facts = {"name": "tiny", "version": "1", "sha256": "ab" * 32, "backend": spec["backend"]}
+        facts |= {"precision": self.precision if spec["precision"] == "auto" else spec["precision"], "threads": 2}
+        stages: dict[str, list[float]] = {name: [1.5] for name in ("import_ms", "open_ms", "compile_ms", "start_ms")}
+        counts = {}
+        if spec["case"] is not None:
+            stages |= {"read_ms": [7.0], "encode_per_slice_ms": [3.0, 5.0], "propagate_ms": [20.0, 30.0]}
+            counts = {"slices_encoded": 3.0, "prompts_decoded": 4.0}
+            np.savez(spec["case"]["output"], segs=self.label_map)
+        found = {"facts": facts, "counts": counts, "stages": stages}
+        Path(spec["result"]).write_text(json.dumps(found), encoding="utf-8")
+
+
+def configuration(name: str = "openvino auto", precision: str = "auto") -> Configuration:
+    return Configuration(None, name.split()[0], precision, None, name)
+
+
+def machine(**changes: Any) -> Machine:
+    facts: dict[str, Any] = {
+        "cpu": "A CPU",
+        "architecture": "x86_64",
+        "isa": ("avx2",),
+        "physical_cores": 2,
+        "logical_cores": 4,
+        "usable_cores": 4,
+        "quota_cores": None,
+        "memory_bytes": 8 << 30,
+        "system": "An OS 1",
+        "governor": None,
+        "load_average": 0.1,
+        "openvino_capabilities": ("FP32",),
+        "environment": {},
+        "python": "CPython 3.11.7",
+        "packages": {"numpy": "2.0"},
+    }
+    return Machine(**{**facts, **changes})

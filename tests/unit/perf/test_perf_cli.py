@@ -1,0 +1,175 @@
+"""Options, exit codes, and one real run with a tiny bundle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from perf_fakes import FakeLaunch
+
+import runtime.cli
+from perf import cases, cli
+from perf.cases import UserFile
+from perf.records import decode_report
+from perf.synthetic import grey_image
+
+
+@pytest.fixture
+def quick_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "grey_image", lambda: grey_image((64, 48)))
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_cases: None, fake: FakeLaunch) -> FakeLaunch:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "launch", fake)
+    fake.precision = "bf16"
+    fake.label_map = np.ones((48, 64), np.uint8)
+    return fake
+
+
+ARGUMENTS = ["perf", "--cases", "grey-1-npz", "--repeat", "2", "--output", "out.json"]
+
+
+def test_a_run_prints_the_table_and_writes_the_file(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runtime.cli.main(ARGUMENTS) == 0
+    report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [one.name for one in report.configurations] == [
+        *("openvino auto", "openvino fp32", "onnxruntime auto", "onnxruntime fp32"),
+    ]
+    assert (report.rounds, report.stopped) == (2, None)
+    output = capsys.readouterr()
+    assert "grey-1-npz: drawn grey image 512x512, 1 box, challenge NPZ" in output.out
+    assert output.out.endswith("written   out.json\n")
+    assert output.err == ""
+
+
+def test_json_goes_to_standard_output_when_asked_for(faked: FakeLaunch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runtime.cli.main([*ARGUMENTS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["perf_version"] == 1
+
+
+def test_ctrl_c_writes_what_was_measured_and_exits_with_130(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(command: list[str]) -> str | None:
+        if len(faked.commands) > 12:
+            raise KeyboardInterrupt
+        return None
+
+    faked.refuse = interrupt
+    assert runtime.cli.main(ARGUMENTS) == 130
+    report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert report.stopped == "interrupted"
+    assert report.floor["interpreter"].wall_s.n == 1
+    assert "Stopped by Ctrl-C" in capsys.readouterr().out
+
+
+def test_what_cannot_be_measured_is_reported_and_exits_with_1(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faked.refuse = lambda command: "onnxruntime is not installed" if '"onnxruntime"' in command[-1] else None
+    assert runtime.cli.main(ARGUMENTS) == 1
+    assert "onnxruntime auto: FAILED: onnxruntime is not installed" in capsys.readouterr().out
+
+
+def test_scratch_folders_are_removed(faked: FakeLaunch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    assert runtime.cli.main(ARGUMENTS) == 0
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cases", "mri"], "case mri: wanted some of sample"),
+        (["--backends", "torch"], "torch: wanted some of openvino, onnxruntime"),
+        (["--backends", ""], "nothing: wanted some of openvino"),
+        (["--precisions", "fp64"], "fp64: wanted some of auto"),
+        (["--threads", "1,0"], "'0': wanted a whole number from 1"),
+        (["--repeat", "none"], "'none': wanted a whole number from 1"),
+        (["--box", "1,2,3,4"], "--box belongs to a file; give --file before it"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runtime.cli.main(["perf", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_file_that_cannot_be_read_or_written_ends_at_once_with_its_own_exit_code(
+    faked: FakeLaunch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runtime.cli.main(["perf", "--file", "none.nii", "--box", "1,2,3,4"]) == 3
+    assert runtime.cli.main(["perf", "--output", "missing/out.json"]) == 6
+    assert not faked.commands
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_boxes_and_time_points_belong_to_the_file_before_them() -> None:
+    text = "--file a.nii --box 1,2,3,4 --volume 1 --file b.npz --file c.nii --box 5,6,7,8 --box 9,9,9,9"
+    options = cli._options(text.split())
+    assert options.files == [
+        UserFile(Path("a.nii"), ("1,2,3,4",), 1),
+        UserFile(Path("b.npz")),
+        UserFile(Path("c.nii"), ("5,6,7,8", "9,9,9,9")),
+    ]
+    assert options.cases == ()
+
+
+def test_files_of_one_call_do_not_stay_for_the_next() -> None:
+    cli._options(["--file", "a.nii"])
+    assert cli._options([]).files == []
+
+
+def test_quick_means_fewer_cases_one_precision_and_a_limit() -> None:
+    quick, full = cli._options(["--quick"]), cli._options([])
+    assert len(quick.cases) < len(full.cases)
+    assert (quick.precisions, full.precisions) == (("auto",), ("auto", "fp32"))
+    assert quick.limit < 60
+    assert full.limit is None
+    assert cli._options(["--quick", "--limit", "10"]).limit == 10
+
+
+def test_help_names_cases_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runtime.cli.main(["perf", "-h"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for expected in (*cases.CASE_NAMES, "--quick", "exit codes", "--file"):
+        assert expected in text
+
+
+@pytest.mark.usefixtures("quick_cases")
+def test_a_real_run_with_a_tiny_bundle_measures_every_figure(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--cases", "grey-1", "--backends", "onnxruntime", "--precisions", "fp32", "--repeat", "1"]
+    assert runtime.cli.main(["perf", *arguments, "--bundle", str(tiny_bundle)]) == 0
+    text = (tmp_path / "lite-infer-perf.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    assert str(tiny_bundle) not in text
+    report = decode_report(text)
+    (one,) = report.configurations
+    (case,) = one.cases
+    assert (one.status, one.bundle.name if one.bundle else None, one.precision_used) == ("ok", "tiny", "fp32")
+    assert all(figures.peak_rss_bytes is not None for figures in case.processes.values())
+    assert case.counts == {"slices_encoded": 1.0, "prompts_decoded": 1.0}
+    wanted = {"read_ms", "window_ms", "encode_per_slice_ms", "decode_per_box_ms", "propagate_ms", "write_ms"}
+    assert wanted | {"import_ms", "start_ms", "stored_propagate_ms", "rest_ms"} <= set(case.stages)
+    assert case.answer is not None
+    assert case.answer.to_truth is not None
+    assert case.answer.to_truth.dice_mean > 0.5

@@ -1,0 +1,133 @@
+"""Tasks: which processes they start in which cache folders, how answers are checked and errors kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from perf_fakes import TRUTH, FakeLaunch, configuration
+
+from perf.cases import Case
+from perf.measure import Measurer
+from perf.plan import Task
+
+ONE = configuration()
+
+
+def measured(measurer: Measurer, *tasks: Task) -> None:
+    measurer.prime(ONE)
+    for task in tasks:
+        measurer.run(task)
+
+
+def test_cold_runs_have_an_empty_cache_warm_ones_compiled_graphs_and_stored_ones_the_warm_run_s(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case))
+    assert fake.cold == [True, True, False, False]  # prime, cold, warm, stored
+    names = [key[3] for key in measurer.recorder.samples if key[-1] == "wall_s"]
+    assert names == ["cold", "warm", "stored"]
+
+
+def test_a_cold_start_has_an_empty_cache_and_a_warm_one_has_not(measurer: Measurer, fake: FakeLaunch) -> None:
+    measured(measurer, Task("start", "cold", ONE), Task("start", "warm", ONE))
+    assert fake.cold == [True, True, False]
+    assert measurer.recorder.samples["openvino auto", "", "start", "warm", "compile_ms"] == [1.5]
+
+
+def test_no_cache_folder_of_a_measurement_is_left_behind(measurer: Measurer, tiny_case: Case) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("floor", "floor"))
+    assert not list(measurer.folder.glob("cache-*"))
+
+
+def test_the_command_line_is_given_case_and_configuration(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case))
+    arguments = fake.commands[1][3:]  # after the interpreter, -c and its text
+    assert arguments[:3] == [str(tiny_case.path), "--box", "1,1,1,2,3,2"]
+    assert arguments[3:8] == ["--backend", "openvino", "--precision", "auto", "--json"]
+
+
+def test_what_a_process_cost_is_noted_per_kind_and_round(measurer: Measurer, tiny_case: Case) -> None:
+    task = Task("processes", configuration=ONE, case=tiny_case)
+    measured(measurer, task, task)
+    samples = measurer.recorder.samples
+    assert samples["openvino auto", "tiny", "process", "warm", "wall_s"] == [3.0, 6.0]
+    assert samples["openvino auto", "tiny", "process", "warm", "cpu_s"] == [1.5, 3.0]
+    assert samples["openvino auto", "tiny", "process", "warm", "peak_rss_bytes"] == [3000, 6000]
+
+
+def test_all_samples_of_the_stages_are_kept(measurer: Measurer, tiny_case: Case) -> None:
+    measured(measurer, Task("stages", configuration=ONE, case=tiny_case))
+    assert measurer.recorder.samples["openvino auto", "tiny", "stage", "propagate_ms"] == [20.0, 30.0]
+    assert measurer.recorder.counts["openvino auto", "tiny"] == {"slices_encoded": 3.0, "prompts_decoded": 4.0}
+
+
+def test_equal_answers_pass_and_the_first_one_is_kept(measurer: Measurer, tiny_case: Case) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("stages", "", ONE, tiny_case))
+    answer = measurer.recorder.answers["openvino auto", "tiny"]
+    assert answer.path.is_file()
+    assert answer.voxels == {"1": int(TRUTH.sum())}
+    assert not measurer.recorder.errors
+
+
+def test_a_run_with_another_answer_fails_the_case_and_ends_its_measuring(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case))
+    fake.label_map = np.where(np.arange(5)[:, None] == 1, 0, TRUTH).astype(np.uint8)
+    stages = Task("stages", configuration=ONE, case=tiny_case)
+    measurer.run(stages)
+    message = measurer.recorder.errors["openvino auto", "tiny"]
+    assert message == "two runs gave different label maps (smallest Dice between them 0.8000)"
+    started = len(fake.commands)
+    measurer.run(stages)
+    assert len(fake.commands) == started
+
+
+def test_a_configuration_that_does_not_open_fails_with_its_message_and_is_not_measured(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    fake.refuse = lambda command: "bundle 'tiny' has no INT8 graphs" if "perf.worker" in command else None
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("start", "cold", ONE))
+    assert measurer.recorder.errors == {("openvino auto", ""): "bundle 'tiny' has no INT8 graphs"}
+    assert len(fake.commands) == 1
+
+
+def test_a_case_that_fails_leaves_the_other_cases_of_the_configuration_alone(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    fake.refuse = lambda command: "out of memory" if "--json" in command else None
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("start", "cold", ONE))
+    assert measurer.recorder.errors == {("openvino auto", "tiny"): "out of memory"}
+    assert ("openvino auto", "", "start", "cold", "start_ms") in measurer.recorder.samples
+
+
+def test_a_missing_engine_leaves_the_floor_out_and_the_rest_in(measurer: Measurer, fake: FakeLaunch) -> None:
+    fake.refuse = lambda command: "No module named 'openvino'" if "openvino" in command[-1] else None
+    for _ in range(2):
+        measurer.run(Task("floor", "interpreter"))
+        measurer.run(Task("floor", "floor"))
+    assert measurer.recorder.errors == {("", "floor"): "No module named 'openvino'"}
+    assert [key[3] for key in measurer.recorder.samples if key[-1] == "wall_s"] == ["interpreter"]
+    assert measurer.capabilities() is None
+
+
+def test_a_precision_that_auto_stands_for_is_measured_once(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    same = configuration("openvino fp32", "fp32")
+    measured(measurer)
+    measurer.prime(same)
+    assert measurer.recorder.same_as == {"openvino fp32": "openvino auto"}
+    started = len(fake.commands)
+    measurer.run(Task("processes", configuration=same, case=tiny_case))
+    assert len(fake.commands) == started
+
+
+def test_the_caches_of_the_user_are_never_used(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case, cache_folder: Path
+) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("floor", "import"))
+    assert not cache_folder.exists()
