@@ -88,12 +88,14 @@ def prompt_arrays(
     clicks = None if points is None else _numbers(points, "points")
     labels = None if point_labels is None else _numbers(point_labels, "point_labels")
     logits = None if masks is None else _numbers(masks, "masks")
+    if logits is not None and logits.ndim == 3:
+        logits = logits[:, np.newaxis]  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
     count = next(len(array) for array in (box_array, clicks, logits) if array is not None)
     if clicks is not None and labels is not None:
         if clicks.ndim != 3 or clicks.shape[2] != 2 or labels.shape != clicks.shape[:2]:
             msg = f"points {clicks.shape} with labels {labels.shape}: wanted (N, P, 2) and (N, P)"
             raise PromptError(msg)
-        _check_labels(clicks, labels)
+        _check_points(clicks, labels, frame)
     sizes = {len(array) for array in (box_array, clicks, logits) if array is not None}
     if len(sizes) > 1:
         msg = f"boxes, points and masks for {sorted(sizes)} objects: wanted the same number of each"
@@ -149,6 +151,9 @@ def _numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
     except (TypeError, ValueError) as error:
         msg = f"{what}: wanted an array of numbers with equal rows"
         raise PromptError(msg) from error
+    if not array.ndim:
+        msg = f"{what}: one number; wanted an array with a row for each object"
+        raise PromptError(msg)
     if not np.isfinite(array).all():
         msg = f"{what}: every number must be finite; remove NaN and infinity"
         raise PromptError(msg)
@@ -179,36 +184,48 @@ def _checked_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
     return array
 
 
-def _check_labels(points: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
+def _check_points(points: NDArray[np.float64], labels: NDArray[np.float64], frame: Frame) -> None:
     if not np.isin(labels, (-1, 0, 1)).all():
         msg = "point_labels: wanted 1 (on the object), 0 (beside it) or -1 (padding)"
         raise PromptError(msg)
+    height, width = frame.original_size
+    for x, y in points[labels >= 0]:
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            msg = f"point {x:g},{y:g} leaves the image: x runs from 0 to {width - 1}, y from 0 to {height - 1}"
+            raise PromptError(msg)
+
+
+def _output(outputs: Mapping[str, NDArray[Any]], name: str, row: tuple[int, ...]) -> NDArray[np.float32]:
+    """One output of the decoder, whose rows must have the shape that the manifest says."""
+    found = outputs[name].shape if name in outputs else "no such output"
+    if name not in outputs or outputs[name].shape[1:] != row:
+        wanted = ", ".join(map(str, ("N", *row)))
+        msg = f"decoder output {name!r}: found {found}, the manifest says ({wanted}); convert again"
+        raise InferenceError(msg)
+    return outputs[name]
 
 
 def prediction(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], frame: Frame) -> Prediction:
     """Masks and scores from the decoder's outputs, candidates sorted best first."""
-    logits = outputs["low_res_logits"]
-    count = logits.shape[0]
-    expected = (count, manifest.output.candidates, *manifest.output.low_res_size)
-    if logits.shape != expected:
-        msg = f"decoder output low_res_logits of shape {logits.shape}: the manifest says {expected}; convert again"
-        raise InferenceError(msg)
-    scores = outputs["scores"] if manifest.output.scores else np.full(expected[:2], np.nan, np.float32)
-    if manifest.output.scores and expected[1] > 1:
+    spec = manifest.output
+    logits = _output(outputs, "low_res_logits", (spec.candidates, *spec.low_res_size))
+    shape = logits.shape[:2]
+    scores = _output(outputs, "scores", shape[1:]) if spec.scores else np.full(shape, np.nan, np.float32)
+    if spec.scores and spec.candidates > 1:
         order = np.argsort(-scores, axis=1, kind="stable")
         scores = np.take_along_axis(scores, order, axis=1)
         logits = np.take_along_axis(logits, order[:, :, np.newaxis, np.newaxis], axis=1)
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
-    masks, boxes, areas = masks_from_logits(flat, manifest.output, frame)
-    candidates = masks.reshape(count, expected[1], *masks.shape[1:])
+    masks, boxes, areas = masks_from_logits(flat, spec, frame)
+    candidates = masks.reshape(*shape, *masks.shape[1:])
     return Prediction(
         low_res_logits=logits[:, 0],
         masks=candidates[:, 0],
         scores=scores[:, 0],
         candidates=candidates,
         candidate_scores=scores,
-        boxes=boxes.reshape(count, expected[1], 4)[:, 0],
-        areas=areas.reshape(count, expected[1])[:, 0],
+        boxes=boxes.reshape(*shape, 4)[:, 0],
+        areas=areas.reshape(shape)[:, 0],
     )
 
 

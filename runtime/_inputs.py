@@ -5,13 +5,13 @@ Knows `Volume` and the prompts; knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import ImageError
+from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume
 from runtime.types import Box, Point
 
@@ -44,18 +44,27 @@ def bare_volume(array: NDArray[Any]) -> Volume:
 
 
 def as_prompts(
-    box: Sequence[Box | Sequence[float]],
-    boxes: Sequence[Box | Sequence[float]],
-    points: Sequence[Point | Sequence[float]],
-    prompts: Sequence[Box | Point],
+    boxes: Iterable[Box | Sequence[float]],
+    points: Iterable[Point | Sequence[float]],
+    prompts: Iterable[Box | Point],
     slice_index: int | None,
 ) -> list[Box | Point]:
     """All prompts of a call as frozen values; flat boxes without a slice lie on ``slice_index``."""
-    found: list[Box | Point] = []
-    for one in (*box, *boxes, *prompts):
-        prompt = one if isinstance(one, Box | Point) else Box(tuple(one))
-        if isinstance(prompt, Box) and not prompt.is_3d and prompt.slice_index is None:
-            prompt = Box(prompt.xyxy, slice_index, prompt.name)
-        found.append(prompt)
-    found += [one if isinstance(one, Point) else Point(tuple(one)) for one in points]
-    return found
+    found: list[Box | Point] = [one if isinstance(one, Box) else Box(one) for one in _listed(boxes, "boxes")]
+    found += [one if isinstance(one, Box | Point) else Box(one) for one in _listed(prompts, "prompts")]
+    found += [one if isinstance(one, Point) else Point(one) for one in _listed(points, "points")]
+    return [
+        Box(one.xyxy, slice_index, one.name)
+        if isinstance(one, Box) and not one.is_3d and one.slice_index is None
+        else one
+        for one in found
+    ]
+
+
+def _listed(values: Any, what: str) -> list[Any]:
+    """The values one by one; a single prompt, where several may stand, is refused by name."""
+    try:
+        return list(values)
+    except TypeError as error:
+        msg = f"{what} {values!r}: wanted a list, also of one"
+        raise PromptError(msg) from error

@@ -19,7 +19,7 @@ from runtime.geometry import Volume, plane_view
 from runtime.intensity import Window
 from runtime.types import Box, Point, SliceResult
 
-__all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "build_label_map"]
+__all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "build_label_map", "check_overlap"]
 
 OVERLAP_POLICIES = ("last", "first")
 
@@ -217,6 +217,13 @@ def _volume_shaped(label_map: NDArray[np.unsignedinteger], volume: Volume) -> ND
     return plane[:, :, np.newaxis]
 
 
+def check_overlap(overlap: str) -> None:
+    """Refuse an unknown overlap policy with a PromptError."""
+    if overlap not in OVERLAP_POLICIES:
+        msg = f"overlap {overlap!r}: wanted one of {', '.join(OVERLAP_POLICIES)}"
+        raise PromptError(msg)
+
+
 def build_label_map(
     objects: Sequence[ObjectResult], shape: tuple[int, int, int], overlap: str
 ) -> NDArray[np.unsignedinteger]:
@@ -241,9 +248,7 @@ def build_label_map(
     PromptError
         If the policy is unknown.
     """
-    if overlap not in OVERLAP_POLICIES:
-        msg = f"overlap {overlap!r}: wanted one of {', '.join(OVERLAP_POLICIES)}"
-        raise PromptError(msg)
+    check_overlap(overlap)
     dtype = np.min_scalar_type(max((one.label for one in objects), default=0))
     label_map = np.zeros(shape, dtype=dtype)
     ordered = sorted(objects, key=lambda one: one.label, reverse=overlap == "first")

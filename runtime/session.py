@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, Literal
 
@@ -36,9 +37,9 @@ from runtime.intensity import choose_window
 from runtime.manifest import ChainSettings, LoopSettings, Manifest
 from runtime.prompts import plan_objects
 from runtime.propagate import SlicePrompt
-from runtime.segmentation import Segmentation, build_label_map
+from runtime.segmentation import Segmentation, build_label_map, check_overlap
 from runtime.transforms import Frame, check_supported, encoder_input, frame_of
-from runtime.types import Box, Embedding, Point, Prediction
+from runtime.types import Box, Embedding, Point, Prediction, whole
 
 __all__ = ["Session"]
 
@@ -93,8 +94,8 @@ class Session:
         threads: int | None = None,
         cache: bool | EmbeddingCache = True,
     ) -> None:
-        if threads is not None and (isinstance(threads, bool) or threads < 1):
-            msg = f"threads {threads!r}: wanted a whole number from 1"
+        if threads is not None and whole(threads, "threads") < 1:
+            msg = f"threads {threads}: wanted a whole number from 1"
             raise PromptError(msg)
         self._bundle: Bundle = open_bundle(bundle)
         check_supported(self._bundle.manifest)
@@ -110,6 +111,7 @@ class Session:
         manifest = self._bundle.manifest
         self._transform = msgspec.json.encode([manifest.input, manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self._backend, self._bundle, "encoder", self._precision)
+        self._engine = _engine(self._backend)
         self._graphs: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -153,6 +155,9 @@ class Session:
 
     def close(self) -> None:
         """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
+        if os.getpid() != self._pid:
+            self._closed = True  # lock and graphs are the parent's; a thread of it may have held the lock
+            return
         with self._lock:
             self._closed = True
             graphs, self._graphs = self._graphs, {}
@@ -197,9 +202,12 @@ class Session:
             If the session is closed or was inherited through a fork.
         """
         self._check_usable()
-        volume = bare_volume(np.asarray(image))
-        chosen = choose_window(volume, window)
         plane = np.asarray(image)
+        volume = bare_volume(plane)
+        if not volume.is_2d:
+            msg = f"array of shape {plane.shape}: wanted (H, W) or (H, W, 3)"
+            raise ImageError(msg)
+        chosen = choose_window(volume, window)
         return self._encode(plane if chosen is None else chosen.apply(plane))[0]
 
     def decode(
@@ -223,7 +231,7 @@ class Session:
             xy in image pixels.
         point_labels : array-like, shape (N, P), optional
             1 on the object, 0 beside it, -1 padding.
-        masks : array-like of float32, shape (N, 1, h, w), optional
+        masks : array-like of float32, shape (N, h, w) or (N, 1, h, w), optional
             Earlier ``low_res_logits`` of the same objects, in the input frame.
 
         Returns
@@ -321,7 +329,9 @@ class Session:
             msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
             raise ImageError(msg)
         view = plane_view(volume, slice_axis)
-        wanted = as_prompts((box,) if box is not None else (), boxes, points, prompts, slice_index)
+        check_overlap(overlap)
+        wanted = as_prompts((box,) if box is not None else (), (), (), slice_index)
+        wanted += as_prompts(boxes, points, prompts, slice_index)
         objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
         _decoding.check_understood(self.manifest, objects)
         frame = frame_of(self.manifest, view.shape[:2])
@@ -375,7 +385,7 @@ class Session:
         key = embedding_key(
             content_digest(pixels),
             graph_sha256=self._graph_sha256,
-            backend=self._backend,
+            backend=self._engine,
             precision=self._precision,
             transform=self._transform,
         )
@@ -422,3 +432,11 @@ class Session:
         if embedding.graph_sha256 != self._graph_sha256:
             msg = "this embedding was made by another bundle or precision; encode the image with this session"
             raise PromptError(msg)
+
+
+def _engine(backend: str) -> str:
+    """Name and version of an inference engine: another version may round differently."""
+    try:
+        return f"{backend} {version(backend)}"
+    except PackageNotFoundError:  # a build of another name, such as onnxruntime-gpu
+        return backend
