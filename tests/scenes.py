@@ -19,6 +19,8 @@ RAS_AFFINE = np.array([[0.75, 0, 0, -12.5], [0, 1.25, 0, 31.0], [0, 0, 4.0, 7.25
 
 Storage = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
 STORAGES: list[Storage] = list(product(permutations(range(3)), product((False, True), repeat=3)))
+PLAIN: Storage = STORAGES[0]
+"""As the scene itself: R, A, S."""
 
 
 def storage_id(storage: Storage) -> str:
