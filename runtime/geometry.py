@@ -146,7 +146,7 @@ class Volume:
     affine : ndarray of float64, shape (4, 4), or None
         Voxel index -> RAS mm; None where the file has none (PNG, NPZ).
     spacing : tuple of 3 float
-        Millimetres between voxel centres along i, j and k; 1.0 where unknown.
+        Millimetres between voxel centres along i, j and k. Default: from the affine; 1.0 where unknown.
     is_2d : bool
         Whether the file held one image rather than a volume; results are then two-dimensional.
     modality : str or None
@@ -185,7 +185,11 @@ class Volume:
             msg = f"array of dtype {self.array.dtype}: wanted integers or floating-point numbers"
             raise ImageError(msg)
         if self.affine is not None:
-            object.__setattr__(self, "affine", _checked_affine(self.affine))
+            affine = _checked_affine(self.affine)
+            object.__setattr__(self, "affine", affine)
+            if self.spacing == (1.0, 1.0, 1.0):
+                i, j, k = (float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+                object.__setattr__(self, "spacing", (i, j, k))
         if self.is_2d and shape[2] != 1:
             msg = f"a 2-D image has one slice, not {shape[2]}"
             raise ImageError(msg)

@@ -17,7 +17,9 @@ from runtime._inputs import BARE_ARRAY
 from runtime.errors import PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import Window
-from runtime.types import Box, Point, SliceResult
+from runtime.prompts import group_prompts
+from runtime.propagate import Xyxy
+from runtime.types import Box, Point, SliceResult, whole
 
 __all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "build_label_map", "check_overlap"]
 
@@ -168,11 +170,17 @@ class Segmentation:
         ------
         OutputError
             If the file cannot be written or is the input's own.
+        PromptError
+            If there is no such slice.
         """
         from runtime.io.raster import write_overlay
 
         view = plane_view(self.volume, self.slice_axis)
-        index = self._preview_slice() if slice_index is None else slice_index
+        index = self._preview_slice() if slice_index is None else whole(slice_index, "slice_index")
+        last = self.volume.shape[self.slice_axis] - 1
+        if not 0 <= index <= last:
+            msg = f"slice {index} lies outside the image, which has slices 0 to {last}"
+            raise PromptError(msg)
         position = view.slice_index(index)
         image = view.image(self.volume.array, position)
         shown = view.image(self.label_volume, position)
@@ -182,22 +190,25 @@ class Segmentation:
             Path(path),
             image if self.window is None else self.window.apply(image),
             [shown == one.label for one in self.objects],
-            boxes=[view.box_to_view(flat) for flat in self._flat_boxes(index, (u, v))],
+            boxes=[None if flat is None else view.box_to_view(flat) for flat in self._flat_boxes(index, (u, v))],
             pixel_size=(self.volume.spacing[row], self.volume.spacing[column]),
             reference=self.volume,
         )
         return Path(path)
 
-    def _flat_boxes(self, index: int, axes: tuple[int, int]) -> list[tuple[float, float, float, float]]:
-        """Boxes that touch a slice, along the two other voxel axes."""
+    def _flat_boxes(self, index: int, axes: tuple[int, int]) -> list[Xyxy | None]:
+        """Box of each object on a slice, along the two other voxel axes; None where it has none there."""
         middle = self.volume.shape[self.slice_axis] // 2
-        found = []
-        for box in (prompt for prompt in self.prompts if isinstance(prompt, Box)):
-            low, high = box.xyxy[: len(box.xyxy) // 2], box.xyxy[len(box.xyxy) // 2 :]
-            if box.is_3d and low[self.slice_axis] <= index <= high[self.slice_axis]:
-                found.append((low[axes[0]], low[axes[1]], high[axes[0]], high[axes[1]]))
-            elif not box.is_3d and (middle if box.slice_index is None else box.slice_index) == index:
-                found.append((low[0], low[1], high[0], high[1]))
+        found: list[Xyxy | None] = []
+        for group in group_prompts(self.prompts) if self.prompts else ():
+            flat: Xyxy | None = None
+            for box in group.boxes:
+                low, high = box.xyxy[: len(box.xyxy) // 2], box.xyxy[len(box.xyxy) // 2 :]
+                if box.is_3d and low[self.slice_axis] - 0.5 <= index <= high[self.slice_axis] + 0.5:
+                    flat = (low[axes[0]], low[axes[1]], high[axes[0]], high[axes[1]])
+                elif not box.is_3d and (middle if box.slice_index is None else box.slice_index) == index:
+                    flat = (low[0], low[1], high[0], high[1])
+            found.append(flat)
         return found
 
     def _preview_slice(self) -> int:

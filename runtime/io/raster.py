@@ -119,7 +119,7 @@ def write_overlay(
     image: NDArray[np.uint8],
     masks: Sequence[NDArray[np.bool_]],
     *,
-    boxes: Sequence[Sequence[float]] = (),
+    boxes: Sequence[Sequence[float] | None] = (),
     pixel_size: tuple[float, float] = (1.0, 1.0),
     reference: Volume | None = None,
 ) -> None:
@@ -136,8 +136,8 @@ def write_overlay(
         [row, column], already windowed.
     masks : sequence of ndarray of bool, shape (H, W)
         One mask an object.
-    boxes : sequence of 4 float
-        xyxy in pixels of ``image``, both ends inclusive.
+    boxes : sequence of 4 float, or None
+        xyxy in pixels of ``image``, both ends inclusive; None for an object without one here.
     pixel_size : tuple of 2 float
         Height and width of a pixel, in any unit.
     reference : Volume, optional
@@ -168,7 +168,8 @@ def write_overlay(
         canvas[large] = np.rint(canvas[large] * (1 - _FILL_OPACITY) + colour * _FILL_OPACITY).astype(np.uint8)
         canvas[large & ~_eroded(large, _LINE)] = colour
     for index, box in enumerate(boxes):
-        _draw_box(canvas, box, scale_xy, object_colour(index))
+        if box is not None:
+            _draw_box(canvas, box, scale_xy, object_colour(index))
     protected = protected_paths(reference.source) if reference is not None else ()
     with atomic_file(path, protected=protected) as stream:
         Image.fromarray(canvas).save(stream, format="PNG")

@@ -131,6 +131,12 @@ def test_voxel_ml_comes_from_the_affine_and_else_from_the_spacing() -> None:
     assert Volume(scene(), spacing=(2, 3, 5)).voxel_ml == pytest.approx(0.03)
 
 
+def test_the_spacing_comes_from_the_affine_unless_it_is_given() -> None:
+    assert Volume(scene(), affine=OBLIQUE).spacing == pytest.approx(SPACING)
+    assert Volume(scene(), affine=OBLIQUE, spacing=(2, 3, 5)).spacing == (2, 3, 5)
+    assert Volume(scene()).spacing == (1, 1, 1)
+
+
 # Planes
 
 
