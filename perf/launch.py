@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> int:
     figures = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_rss_bytes": peak_rss_bytes}
     with open(result, "w", encoding="utf-8") as stream:  # noqa: PTH123 - pathlib is not worth its import here
         json.dump(figures, stream)
+    if code < 0:
+        sys.stderr.write(f"ended by signal {-code} ({signal.Signals(-code).name})\n")
     return code if 0 <= code < 256 else 1
 
 

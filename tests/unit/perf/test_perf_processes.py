@@ -69,8 +69,8 @@ def test_a_process_that_fails_says_why_with_its_last_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_process_that_is_killed_is_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(ProcessFailed, match="exit code 1"):
+def test_a_process_that_crashes_is_a_failure_that_names_the_signal(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match=r"ended by signal 9 \(SIGKILL\)"):
         run("import os; os.kill(os.getpid(), 9)", tmp_path)
 
 
