@@ -32,7 +32,7 @@ inline Normalisation parse_normalisation(const std::string& name) {
     if (name == "scale") {
         return Normalisation::kScale;
     }
-    throw py::value_error("normalisation: '" + name + "', wanted 'min_max', 'mean_std' or 'scale'");
+    throw py::value_error("normalise: '" + name + "', wanted 'min_max', 'mean_std' or 'scale'");
 }
 
 LITE_INFER_MULTIVERSION static void level_range(const std::uint8_t* levels, std::size_t count, std::uint8_t& smallest,

@@ -148,7 +148,7 @@ GREY = np.zeros((4, 4), np.uint8)
         (GREY, {"channels": 0}, "channels: 0, wanted 1 to 4"),
         (GREY, {"channels": 5}, "channels: 5, wanted 1 to 4"),
         (GREY, {"interpolation": "cubic"}, "interpolation: 'cubic', wanted 'area' or 'linear'"),
-        (GREY, {"normalise": "z"}, "normalisation: 'z', wanted 'min_max', 'mean_std' or 'scale'"),
+        (GREY, {"normalise": "z"}, "normalise: 'z', wanted 'min_max', 'mean_std' or 'scale'"),
         (GREY, {"normalise": "mean_std"}, "mean: 0 values, wanted 3, one a channel"),
         (GREY, {"normalise": "mean_std", "mean": MEAN, "std": (1, 1)}, "std: 2 values, wanted 3"),
         (GREY, {"normalise": "mean_std", "mean": MEAN, "std": (1, 0, 1)}, "std: 0, wanted a number to divide by"),
