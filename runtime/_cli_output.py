@@ -17,9 +17,9 @@ from typing import Any
 
 import runtime
 from runtime.cache import CacheInfo
-from runtime.errors import BackendUnavailable
+from runtime.errors import BackendUnavailable, OutputError
 from runtime.geometry import Volume
-from runtime.io import READABLE
+from runtime.io import READABLE, output_suffix
 from runtime.segmentation import ObjectResult, Segmentation
 
 __all__ = [
@@ -78,18 +78,42 @@ def _suffix(source: Path, volume: Volume) -> str:
 
 
 def targets(source: Path, volume: Volume, output: Path | None, preview: str | None) -> Targets:
-    """Choose file names: beside the input, or in the current directory where that cannot be written."""
+    """Choose file names: beside the input, or in the current directory where that cannot be written.
+
+    Names that cannot be written are refused here, before minutes are spent on what goes there; the writers check
+    again.
+    """
     if output is None:
         folder = source.resolve().parent
         if not os.access(folder, os.W_OK):
             folder = Path.cwd()
         output = folder / f"{_stem(source)}_seg{_suffix(source, volume)}"
-    picture = output.suffix.lower() == ".png"
-    if preview is None and not picture:
-        return Targets(output, None)
+    picture = output_suffix(output) == ".png"
+    where = Targets(output, None)
     if preview:
-        return Targets(output, Path(preview))
-    return Targets(output, output.with_name(f"{_stem(output)}_{'overlay' if picture else 'preview'}.png"))
+        where = Targets(output, Path(preview))
+    elif preview is not None or picture:
+        where = Targets(output, output.with_name(f"{_stem(output)}_{'overlay' if picture else 'preview'}.png"))
+    _check(where, source)
+    return where
+
+
+def _check(where: Targets, source: Path) -> None:
+    if where.preview is not None and where.preview.suffix.lower() != ".png":
+        msg = f"{where.preview}: a preview is a PNG; give a name that ends in .png"
+        raise OutputError(msg)
+    if where.preview is not None and where.preview.absolute() == where.label_map.absolute():
+        msg = f"{where.preview}: label map and preview have the same name; give them different ones"
+        raise OutputError(msg)
+    for path in (where.label_map, where.preview):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            msg = f"{path}: the folder {path.parent} does not exist; create it or choose another one"
+            raise OutputError(msg)
+        if path.exists() and path.samefile(source):
+            msg = f"{path}: is the input itself, which is never overwritten; choose another name"
+            raise OutputError(msg)
 
 
 def write(result: Segmentation, where: Targets) -> None:

@@ -9,6 +9,8 @@ import argparse
 import contextlib
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +34,8 @@ EXIT_CODES: tuple[tuple[type[errors.LiteInferError], int], ...] = (
     (errors.OutputError, 6),
     (errors.Cancelled, 130),
 )
-COMMANDS = ("cache", "demo", "perf")
+_SIGNED = {"--box", "--point", "--window", "--z-range", "--slice"}
+_NEGATIVE = re.compile(r"-[0-9.]")
 
 _EPILOG = """\
 examples:
@@ -62,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"lite-infer: error: {error}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does; so must what is still buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         if debug:
             raise
@@ -79,7 +85,18 @@ def _dispatch(arguments: list[str]) -> int:
         return perf_main(arguments[1:])
     if command == "demo":
         return _demo(arguments[1:])
-    return _segment(_segment_parser().parse_args(arguments))
+    return _segment(_segment_parser().parse_args(_joined(arguments)))
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Join options and values that start with a minus (``--window -600,1500``), which argparse takes for options."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _SIGNED and _NEGATIVE.match(argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
@@ -134,10 +151,14 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace) -> int:
     name = options.input or options.input_option
+    if options.input and options.input_option:
+        msg = f"two inputs, {options.input} and {options.input_option}; give one file a call"
+        raise errors.PromptError(msg)
     if name is None:
         msg = "no input; give a file, for example: lite-infer volume.nii.gz --box 10,20,80,90"
         raise errors.PromptError(msg)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="lite-infer: %(message)s")
+    level = logging.ERROR if options.quiet else logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="lite-infer: %(message)s")
     clock = _cli_output.Clock()
     given = _prompts(options)
     with clock.stage("read"):
@@ -202,6 +223,9 @@ def _placed(
     """Turn world boxes into voxel boxes; leave all else as it is."""
     if not options.world:
         return prompts
+    if options.slice is not None:
+        msg = "--slice counts slices, --world takes millimetres; write the position across the plane as @MM"
+        raise errors.PromptError(msg)
     placed: list[Box | Point] = []
     for prompt in prompts:
         if isinstance(prompt, Point):
