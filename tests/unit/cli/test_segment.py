@@ -1,0 +1,338 @@
+"""``lite-infer FILE --box ...``: what is written where, and what is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from command_line import Runner, left_behind, scene_file, write_nifti
+from PIL import Image
+from scenes import RAS_AFFINE, STORAGES, box_in
+from tiny_bundle import BOX, FLAT, SCENE_SHAPE, ball, disc, inside, scene_pixels, unstored
+
+import runtime
+
+SOLID = ",".join(map(str, BOX))
+FLAT_TEXT = ",".join(map(str, FLAT))
+WINDOW = ("--window", "127.5,255")
+"""Pixels of the scene are 0 to 255: this window changes none of them."""
+
+
+def labels_of(path: Path) -> Any:
+    return np.asarray(nibabel.load(path).dataobj)
+
+
+# Files
+
+
+def test_a_volume_becomes_a_label_map_beside_it(run: Runner, volume_file: Path) -> None:
+    done = run(volume_file, "--box", SOLID, *WINDOW)
+    assert (done.code, done.err) == (0, "")
+    assert left_behind(volume_file.parent, volume_file) == ["scan_seg.nii.gz"]
+    image = nibabel.load(volume_file.parent / "scan_seg.nii.gz")
+    assert image.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(labels_of(volume_file.parent / "scan_seg.nii.gz"), inside())
+    np.testing.assert_array_equal(image.affine, nibabel.load(volume_file).affine)
+
+
+def test_a_flat_box_is_followed_through_the_volume(run: Runner, volume_file: Path) -> None:
+    assert run(volume_file, "--box", FLAT_TEXT, *WINDOW, "-o", "out.nii").code == 0
+    np.testing.assert_array_equal(labels_of(Path("out.nii")), ball())
+
+
+@pytest.mark.parametrize("storage", STORAGES[3::16])
+def test_voxels_of_the_file_are_voxels_of_the_label_map(run: Runner, tmp_path: Path, storage: Any) -> None:
+    file = scene_file(tmp_path / "stored.nii", storage)
+    box = ",".join(map(str, box_in(storage, BOX, SCENE_SHAPE)))
+    assert run(file, "--box", box, "--plane", "axial", *WINDOW, "-o", "out.nii").code == 0
+    np.testing.assert_array_equal(unstored(labels_of(Path("out.nii")), storage), inside())
+
+
+def test_a_picture_becomes_a_label_picture_and_an_overlay(run: Runner, picture_file: Path) -> None:
+    done = run(picture_file, "--box", "15,8,45,32")
+    assert (done.code, done.err) == (0, "")
+    assert left_behind(picture_file.parent, picture_file) == ["photo_seg.png", "photo_seg_overlay.png"]
+    with Image.open("photo_seg.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), disc()[1].astype(np.uint8))
+
+
+def test_a_challenge_file_brings_its_boxes(run: Runner, tmp_path: Path) -> None:
+    boxes = np.array([[8, 18, 1, 20, 50, 7], [21, 18, 1, 32, 50, 7]])
+    file = tmp_path / "3D_case.npz"
+    np.savez(file, imgs=scene_pixels().transpose(2, 1, 0), boxes=boxes, spacing=(1.0, 2.0, 3.0))
+    done = run(file, "--json")
+    assert done.code == 0
+    assert [one["label"] for one in done.json["objects"]] == [1, 2]
+    with np.load(tmp_path / "3D_case_seg.npz") as data:
+        segs = data["segs"].transpose(2, 1, 0)
+    np.testing.assert_array_equal(segs == 1, inside((8, 18, 1, 20, 50, 7)))
+    np.testing.assert_array_equal(segs == 2, inside((21, 18, 1, 32, 50, 7)))
+    assert run(file, "--box", SOLID, "--json").json["objects"][0]["voxels"] == inside().sum(), "a box replaces them"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("scan.nii", "scan_seg.nii.gz"),
+        ("SCAN.NII.GZ", "SCAN_seg.nii.gz"),
+        ("a.b.nii.gz", "a.b_seg.nii.gz"),
+        ("scan_seg.nii.gz", "scan_seg_seg.nii.gz"),
+    ],
+)
+def test_default_names_follow_the_input(run: Runner, tmp_path: Path, name: str, wanted: str) -> None:
+    write_nifti(tmp_path / "plain.nii.gz" if name.lower().endswith("gz") else tmp_path / "plain.nii", scene_pixels())
+    next(tmp_path.glob("plain*")).rename(tmp_path / name)
+    assert run(name, "--box", SOLID).code == 0
+    assert left_behind(tmp_path, tmp_path / name) == [wanted]
+
+
+def test_the_current_folder_is_used_where_the_inputs_cannot_be_written(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    file = scene_file(folder / "scan.nii.gz")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder.resolve() and real(path, mode))
+    assert run(file, "--box", SOLID).code == 0
+    assert left_behind(tmp_path, folder) == ["scan_seg.nii.gz"]
+    assert left_behind(folder, file) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("-p",), "scan_seg_preview.png"),
+        (("--preview", "look.png"), "look.png"),
+        (("-o", "out.nii.gz", "--preview"), "out_preview.png"),
+    ],
+)
+def test_a_preview_is_written_where_it_is_wanted(
+    run: Runner, volume_file: Path, words: tuple[str, ...], wanted: str
+) -> None:
+    done = run(volume_file, "--box", SOLID, "--json", *words)
+    assert done.code == 0
+    assert Path(done.json["preview"]).name == wanted
+    with Image.open(wanted) as picture:
+        assert min(picture.size) > 40
+
+
+def test_nothing_else_than_the_results_is_left_behind(run: Runner, volume_file: Path, cache_folder: Path) -> None:
+    assert run(volume_file, "--box", SOLID, "-p", "--no-cache").code == 0
+    assert left_behind(volume_file.parent, volume_file) == ["scan_seg.nii.gz", "scan_seg_preview.png"]
+    assert not (cache_folder / "embeddings").exists()
+
+
+def test_embeddings_are_kept_for_the_next_run(run: Runner, volume_file: Path, cache_folder: Path) -> None:
+    first = run(volume_file, "--box", SOLID, "--json").json
+    second = run(volume_file, "--box", "10,20,2,30,45,6", "--json").json
+    assert (first["timings"]["slices_encoded"], first["timings"]["slices_cached"]) == (7, 0)
+    assert (second["timings"]["slices_encoded"], second["timings"]["slices_cached"]) == (0, 5)
+    assert stat.S_IMODE((cache_folder / "embeddings").stat().st_mode) == 0o700 or os.name == "nt"
+    info = run("cache", "info", "--json").json
+    assert info["entries"] == 7
+    assert info["directory"] == str(cache_folder / "embeddings")
+    assert 0 < info["bytes"] <= info["limit_bytes"]
+    assert "7 embeddings" in run("cache", "info").out
+    assert run("cache", "clear", "--json").json["entries"] == 0
+    assert run(volume_file, "--box", SOLID, "--json").json["timings"]["slices_cached"] == 0
+
+
+# Options
+
+
+def test_several_boxes_with_names_and_slices(run: Runner, volume_file: Path) -> None:
+    boxes = (f"ball={FLAT_TEXT}@2", "2,40,12,60", f"ball={FLAT_TEXT}@6")
+    words = [word for box in boxes for word in ("--box", box)]
+    objects = run(volume_file, *WINDOW, *words, "--json").json["objects"]
+    assert [(one["label"], one["name"]) for one in objects] == [(1, "ball"), (2, "object 2")]
+    assert objects[0]["voxels"] >= ball().sum() - objects[1]["voxels"]
+
+
+@pytest.mark.parametrize(("policy", "winner"), [("last", 2), ("first", 1)])
+def test_the_overlap_policy_is_an_option(run: Runner, volume_file: Path, policy: str, winner: int) -> None:
+    boxes = ("--box", "8,18,1,24,50,7", "--box", "16,18,1,32,50,7")
+    assert run(volume_file, *WINDOW, *boxes, "--overlap", policy, "-o", "out.nii").code == 0
+    both = inside((16, 18, 1, 24, 50, 7))
+    assert set(np.unique(labels_of(Path("out.nii"))[both])) == {winner}
+
+
+def test_the_slice_the_range_and_the_axis_are_options(run: Runner, volume_file: Path) -> None:
+    one = run(volume_file, "--box", FLAT_TEXT, "--slice", 3, "--z-range", "3,4", *WINDOW, "--json").json
+    assert [each["slice"] for each in one["objects"][0]["slices"]] == [3, 4]
+    solid = run(volume_file, "--box", SOLID, "--slice-axis", 1, *WINDOW, "--json").json
+    assert solid["slice_axis"] == 1
+    assert len(solid["objects"][0]["slices"]) == BOX[4] - BOX[1] + 1
+    assert run(volume_file, "--box", SOLID, "--plane", "sagittal", "--json").json["slice_axis"] == 0
+
+
+def test_the_published_loop_is_an_option(run: Runner, volume_file: Path) -> None:
+    done = run(volume_file, "--box", SOLID, "--mode", "published", *WINDOW, "--json")
+    assert [each["slice"] for each in done.json["objects"][0]["slices"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_boxes_in_millimetres_are_axial_and_may_be_negative(run: Runner, tmp_path: Path) -> None:
+    storage = STORAGES[21]
+    file = scene_file(tmp_path / "stored.nii", storage)
+    corners = [(RAS_AFFINE @ (*corner, 1))[:3] for corner in (BOX[:3], BOX[3:])]
+    assert corners[0][0] < 0, "the test needs a negative number"
+    box = ",".join(f"{value:g}" for corner in corners for value in corner)
+    assert run(file, "--world", "--box", box, *WINDOW, "-o", "solid.nii").code == 0
+    np.testing.assert_array_equal(unstored(labels_of(Path("solid.nii")), storage), inside())
+    flat = ",".join(f"{value:g}" for corner in corners for value in corner[:2])
+    assert run(file, "--world", "--box", f"{flat}@19", *WINDOW, "--json", "-o", "flat.nii").code == 0
+    np.testing.assert_array_equal(unstored(labels_of(Path("flat.nii")), storage), ball())
+
+
+def test_a_window_may_have_a_negative_level(run: Runner, volume_file: Path) -> None:
+    window = run(volume_file, "--box", SOLID, "--window", "-600,1500", "--json").json["window"]
+    assert (window["level"], window["width"], window["origin"]) == (-600, 1500, "explicit")
+    assert run(volume_file, "--box", SOLID, "--window", "lung", "--json").json["window"]["origin"] == "preset"
+
+
+def test_points_go_to_a_bundle_that_takes_them(run: Runner, picture_file: Path) -> None:
+    words = ("--box", "15,8,45,32", "--point", "50,40,+", "--point", "30,20,-", "--bundle", "clicks")
+    assert run(picture_file, *words).code == 0
+    with Image.open("photo_seg.png") as picture:
+        labels = np.asarray(picture)
+    assert labels[40, 50] == 1
+    assert labels[20, 30] == 0
+    refused = run(picture_file, *words[:-2])
+    assert refused.code == 2
+    assert "bundle 'tiny' takes no points prompt; it understands box" in refused.err
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "prompts.csv"])
+def test_prompts_may_come_from_a_file_and_the_command_line_adds_to_them(
+    run: Runner, volume_file: Path, name: str
+) -> None:
+    if name.endswith("csv"):
+        Path(name).write_text("name,x0,y0,z0,x1,y1,z1\nball,8,18,1,32,50,7\n", encoding="utf-8")
+    else:
+        Path(name).write_text('[{"name": "ball", "box": [8, 18, 1, 32, 50, 7]}]', encoding="utf-8")
+    objects = run(volume_file, "--prompts", name, "--box", "2,40,1,12,60,7", *WINDOW, "--json").json["objects"]
+    assert [one["name"] for one in objects] == ["object 1", "ball"]
+    assert objects[1]["voxels"] == inside().sum()
+
+
+def test_a_time_point_is_chosen_by_number(run: Runner, tmp_path: Path) -> None:
+    pixels = np.stack([np.zeros(SCENE_SHAPE, np.uint8), scene_pixels()], axis=3)
+    file = write_nifti(tmp_path / "four.nii", pixels)
+    refused = run(file, "--box", SOLID)
+    assert refused.code == 3
+    assert "holds 2" in refused.err
+    assert "volume" in refused.err
+    assert run(file, "--box", SOLID, "--volume", 1, "-o", "out.nii").code == 0
+    np.testing.assert_array_equal(labels_of(Path("out.nii")), inside())
+    assert run(file, "--box", SOLID, "--volume", 2).code == 3
+
+
+def test_the_input_may_be_an_option_and_a_command_may_be_a_file(run: Runner, tmp_path: Path) -> None:
+    scene_file(tmp_path / "perf.nii").rename(tmp_path / "cache")
+    assert run("-i", "cache", "--box", SOLID, "-o", "a.nii").code == 0
+    assert run("./cache", "--box", SOLID, "-o", "b.nii").code == 0
+    assert run("cache", "info").code == 0
+    np.testing.assert_array_equal(labels_of(Path("a.nii")), labels_of(Path("b.nii")))
+
+
+# What is printed
+
+KEYS = {
+    "summary_version": int,
+    "lite_infer": str,
+    "output": str,
+    "preview": (str, type(None)),
+    "bundle": str,
+    "backend": str,
+    "precision": str,
+    "shape": list,
+    "slice_axis": int,
+    "window": (dict, type(None)),
+    "objects": list,
+    "timings": dict,
+}
+OBJECT_KEYS = {"label", "name", "voxels", "volume_ml", "score", "slices"}
+SLICE_KEYS = {"slice", "score", "area", "stop"}
+TIMING_KEYS = {
+    *(f"{stage}_ms" for stage in ("read", "start", "window", "encode", "decode", "segment", "write", "total")),
+    "slices_encoded",
+    "slices_cached",
+    "prompts_decoded",
+}
+
+
+def test_the_json_summary_keeps_its_schema(run: Runner, volume_file: Path) -> None:
+    done = run(volume_file, "--box", f"ball={FLAT_TEXT}", *WINDOW, "--json")
+    data = done.json
+    assert done.err == ""
+    assert set(data) == set(KEYS)
+    assert all(isinstance(data[key], kinds) for key, kinds in KEYS.items())
+    assert (data["summary_version"], data["lite_infer"]) == (1, runtime.__version__)
+    assert (data["bundle"], data["backend"], data["precision"]) == ("tiny 1.0", "onnxruntime", "fp32")
+    assert data["output"] == str(volume_file.parent / "scan_seg.nii.gz")
+    assert data["preview"] is None
+    assert data["shape"] == list(SCENE_SHAPE)
+    assert data["window"] == {"level": 127.5, "width": 255, "lower": 0, "upper": 255, "origin": "explicit"}
+    (one,) = data["objects"]
+    assert set(one) == OBJECT_KEYS
+    assert (one["label"], one["name"], one["voxels"], one["score"]) == (1, "ball", ball().sum(), None)
+    assert one["volume_ml"] == pytest.approx(ball().sum() * 0.75 * 1.25 * 4 / 1000, abs=1e-3)
+    assert all(set(each) == SLICE_KEYS for each in one["slices"])
+    assert [each["area"] for each in one["slices"]] == ball().sum(axis=(0, 1)).tolist()
+    assert [each["stop"] for each in one["slices"]] == ["empty", *[None] * 7, "empty"]
+    assert set(data["timings"]) == TIMING_KEYS
+    stages = sum(data["timings"][f"{stage}_ms"] for stage in ("read", "start", "segment", "write"))
+    assert 0 < stages <= data["timings"]["total_ms"]
+
+
+def test_the_documentation_of_the_summary_names_every_key() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "json-summary.md"
+    words = set(re.findall(r"`([^`]+)`", page.read_text(encoding="utf-8")))
+    for key in (*KEYS, *TIMING_KEYS, *SLICE_KEYS):
+        assert key in words, key
+    for key in OBJECT_KEYS - {"label"}:
+        assert f"objects[].{key}" in words or f".{key}" in words, key
+
+
+def test_a_picture_has_no_volume_and_uint8_no_window(run: Runner, picture_file: Path) -> None:
+    data = run(picture_file, "--box", "15,8,45,32", "--json", "--bundle", "clicks").json
+    assert data["window"] is None
+    assert data["objects"][0]["volume_ml"] is None
+    assert data["objects"][0]["score"] == pytest.approx(0.8)
+    assert data["shape"] == [64, 48]
+    assert Path(data["preview"]).name == "photo_seg_overlay.png"
+
+
+def test_a_person_reads_the_same_in_a_few_lines(run: Runner, volume_file: Path) -> None:
+    out = run(volume_file, "--box", f"ball={FLAT_TEXT}", *WINDOW, "-p").out
+    assert "tiny 1.0 on onnxruntime fp32, window 127.5,255 (explicit)" in out
+    assert f"ball: {ball().sum()} voxels = {ball().sum() * 0.00375:.2f} ml, slices 1 to 7, stopped by empty" in out
+    assert "encode" in out
+    assert str(volume_file.parent / "scan_seg.nii.gz") in out
+    assert str(volume_file.parent / "scan_seg_preview.png") in out
+    assert len(out.splitlines()) <= 6
+
+
+def test_an_object_that_is_not_found_is_said_so(run: Runner, volume_file: Path) -> None:
+    assert "object 1: 0 voxels = 0.00 ml, nothing found" in run(volume_file, "--box", "40,2,46,8", *WINDOW).out
+
+
+@pytest.mark.parametrize("quiet", ["-q", "--quiet"])
+def test_quiet_prints_nothing(run: Runner, volume_file: Path, quiet: str) -> None:
+    done = run(volume_file, "--box", SOLID, quiet)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (volume_file.parent / "scan_seg.nii.gz").is_file()
+
+
+def test_help_and_version_are_printed(run: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, text in (("--version", runtime.__version__), ("--help", "--box")):
+        with pytest.raises(SystemExit) as left:
+            run(word)
+        assert left.value.code == 0
+        assert text in capsys.readouterr().out
