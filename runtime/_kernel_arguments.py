@@ -6,6 +6,7 @@ what an array means.
 
 from __future__ import annotations
 
+import importlib
 from operator import index
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ _INTENSITY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 def native_kernels() -> ModuleType:
     """Import the compiled module, or say how to get it."""
     try:
-        import runtime._kernels as native
+        native = importlib.import_module("runtime._kernels")
     except ModuleNotFoundError as error:
         if error.name != "runtime._kernels":
             raise

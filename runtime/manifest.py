@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from runtime._contradictions import contradictions
 from runtime._missing import missing_fields
-from runtime.errors import BundleVersionError, ManifestError
+from runtime.errors import BundleVersionError, ManifestError, OutputError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -273,73 +273,6 @@ def _check_versions(data: Any) -> None:
             raise BundleVersionError(msg)
 
 
-_FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-
-
-def _normalise_problems(where: str, spec: Normalise) -> list[str]:
-    wants = spec.kind == "mean_std"
-    if wants != (spec.mean is not None and spec.std is not None):
-        return [f"{where}: mean and std belong to kind mean_std, and only there"]
-    if spec.std is not None and min(spec.std) <= 0:
-        return [f"{where}.std: wanted values above 0"]
-    return []
-
-
-def _problems(manifest: Manifest) -> list[str]:
-    """Contradictions that no single field shows."""
-    found = _normalise_problems("input.normalise", manifest.input.normalise)
-    for crop in manifest.prompts.crops:
-        found += _normalise_problems(f"prompts.crops.{crop.name}.normalise", crop.normalise)
-    if manifest.input.resize == "stretch" and manifest.input.pad != "none":
-        found.append("input.pad: a stretched image fills the input; wanted none")
-    if manifest.input.resize == "longest_side" and manifest.input.pad == "none":
-        found.append("input.pad: the longest-side rule leaves a border; wanted bottom_right")
-    if "float" not in manifest.graphs:
-        found.append("graphs: wanted a float graph set")
-    for path in manifest.files:
-        if not _FILE_PATTERN.fullmatch(path):
-            found.append(f"files: {path!r} is not a plain relative path inside the bundle")
-    found += _repeated_inputs(manifest)
-    for label, graph_set in manifest.graphs.items():
-        roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
-        for role, files in roles.items():
-            found += _file_problems(f"graphs.{label}.{role}", files, manifest.files)
-        for crop in manifest.prompts.crops:
-            if crop.graph is not None and crop.graph not in graph_set.extra:
-                found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
-    return found
-
-
-def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:
-    found = []
-    if files.onnx is None and files.openvino is None:
-        found.append(f"{where}: wanted an onnx or an openvino file")
-    wanted = [files.onnx, files.openvino]
-    if files.openvino is not None:
-        if not files.openvino.endswith(".xml"):
-            found.append(f"{where}: {files.openvino!r} is no OpenVINO IR; wanted its .xml")
-        wanted.append(files.openvino.removesuffix(".xml") + ".bin")
-    found += [f"{where}: {path!r} is not listed in files" for path in wanted if path and path not in listed]
-    return found
-
-
-def _repeated_inputs(manifest: Manifest) -> list[str]:
-    """Names that two of the decoder's inputs would share."""
-    prompts = manifest.prompts
-    names = [tensor.name for tensor in manifest.embedding]
-    if len(set(names)) != len(names):
-        return [f"embedding: names {names} repeat"]
-    if prompts.box is not None and prompts.box.use != "limits_mask":
-        names.append("boxes")
-    names += ["points", "point_labels"] if prompts.points is not None else []
-    names += ["masks", "has_mask"] if prompts.mask is not None else []
-    names += ["modality"] if prompts.modality is not None else []
-    names += ["output_size"] if manifest.output.implicit else []
-    names += [crop.name for crop in prompts.crops] + list(prompts.vectors)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    return [f"prompts: the decoder would have several inputs {name!r}" for name in repeated]
-
-
 def parse_manifest(text: bytes | str) -> Manifest:
     """Parse and validate a manifest.
 
@@ -384,7 +317,7 @@ def parse_manifest(text: bytes | str) -> Manifest:
 
 def validate(manifest: Manifest) -> Manifest:
     """Return the manifest if it does not contradict itself; ManifestError names every contradiction."""
-    problems = _problems(manifest)
+    problems = contradictions(manifest)
     if problems:
         msg = f"{MANIFEST_NAME}: {'; '.join(problems)}"
         raise ManifestError(msg)
@@ -404,7 +337,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Path:
-    """Validate a manifest and write it into a bundle folder, atomically; return its path."""
+    """Validate a manifest and write it into a bundle folder, atomically; OutputError where that fails."""
     text = json.dumps(msgspec.to_builtins(validate(manifest)), indent=2, ensure_ascii=False) + "\n"
     parse_manifest(text)
     path = folder / MANIFEST_NAME
@@ -412,6 +345,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror}); check the folder and the space on the disk"
+        raise OutputError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -1,0 +1,80 @@
+"""What a manifest says that cannot all be true, where no single field shows it.
+
+Knows the manifest's fields; reads no file and raises nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.manifest import FileRecord, GraphFiles, Manifest, Normalise
+
+__all__ = ["contradictions"]
+
+_FILE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+def _of_normalise(where: str, spec: Normalise) -> list[str]:
+    wants = spec.kind == "mean_std"
+    if wants != (spec.mean is not None and spec.std is not None):
+        return [f"{where}: mean and std belong to kind mean_std, and only there"]
+    if spec.std is not None and min(spec.std) <= 0:
+        return [f"{where}.std: wanted values above 0"]
+    return []
+
+
+def contradictions(manifest: Manifest) -> list[str]:
+    """Contradictions that no single field shows."""
+    found = _of_normalise("input.normalise", manifest.input.normalise)
+    for crop in manifest.prompts.crops:
+        found += _of_normalise(f"prompts.crops.{crop.name}.normalise", crop.normalise)
+    if manifest.input.resize == "stretch" and manifest.input.pad != "none":
+        found.append("input.pad: a stretched image fills the input; wanted none")
+    if manifest.input.resize == "longest_side" and manifest.input.pad == "none":
+        found.append("input.pad: the longest-side rule leaves a border; wanted bottom_right")
+    if "float" not in manifest.graphs:
+        found.append("graphs: wanted a float graph set")
+    for path in manifest.files:
+        if not _FILE_PATTERN.fullmatch(path):
+            found.append(f"files: {path!r} is not a plain relative path inside the bundle")
+    found += _repeated_inputs(manifest)
+    for label, graph_set in manifest.graphs.items():
+        roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
+        for role, files in roles.items():
+            found += _file_problems(f"graphs.{label}.{role}", files, manifest.files)
+        for crop in manifest.prompts.crops:
+            if crop.graph is not None and crop.graph not in graph_set.extra:
+                found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
+    return found
+
+
+def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:
+    found = []
+    if files.onnx is None and files.openvino is None:
+        found.append(f"{where}: wanted an onnx or an openvino file")
+    wanted = [files.onnx, files.openvino]
+    if files.openvino is not None:
+        if not files.openvino.endswith(".xml"):
+            found.append(f"{where}: {files.openvino!r} is no OpenVINO IR; wanted its .xml")
+        wanted.append(files.openvino.removesuffix(".xml") + ".bin")
+    found += [f"{where}: {path!r} is not listed in files" for path in wanted if path and path not in listed]
+    return found
+
+
+def _repeated_inputs(manifest: Manifest) -> list[str]:
+    """Names that two of the decoder's inputs would share."""
+    prompts = manifest.prompts
+    names = [tensor.name for tensor in manifest.embedding]
+    if len(set(names)) != len(names):
+        return [f"embedding: names {names} repeat"]
+    if prompts.box is not None and prompts.box.use != "limits_mask":
+        names.append("boxes")
+    names += ["points", "point_labels"] if prompts.points is not None else []
+    names += ["masks", "has_mask"] if prompts.mask is not None else []
+    names += ["modality"] if prompts.modality is not None else []
+    names += ["output_size"] if manifest.output.implicit else []
+    names += [crop.name for crop in prompts.crops] + list(prompts.vectors)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    return [f"prompts: the decoder would have several inputs {name!r}" for name in repeated]
