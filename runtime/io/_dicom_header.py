@@ -10,18 +10,21 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ImageError
 from runtime.io._quiet import quiet
-from runtime.io._reading import MAX_BYTES, check_file, check_size, foreign
+from runtime.io._reading import MAX_BYTES, BoundedFile, check_file, check_size, foreign, named
 
-__all__ = ["MAX_FILES", "Frame", "Series", "is_dicom", "read_dataset", "scan_file", "scan_folder"]
+__all__ = ["MAX_FILES", "MAX_FRAMES", "Frame", "Series", "is_dicom", "read_dataset", "scan_file", "scan_folder"]
 
 MAX_FILES = 50_000
 """Most files of a folder that is read as a series."""
+
+MAX_FRAMES = 50_000
+"""Most frames of a multi-frame object."""
 
 _WANTED = "a DICOM file"
 _NO_IMAGE = {
@@ -40,6 +43,9 @@ _NO_IMAGE = {
 }
 _NO_IMAGE_CLASS = "1.2.840.10008.5.1.4.1.1.66."
 """Raw data, registrations, segmentations and surfaces, whatever their modality says."""
+
+_ABSURD = 1e30
+"""Numbers beyond this are damage; their squares would overflow."""
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER_TAGS = [
@@ -72,7 +78,7 @@ class Frame:
     thickness : float or None
         SpacingBetweenSlices, else SliceThickness.
     slope, intercept : float
-        Stored value -> modality value.
+        Stored value -> modality value; NaN where the header holds no usable number.
     window : tuple of 2 float, or None
         First (WindowCenter, WindowWidth).
     """
@@ -140,11 +146,13 @@ def read_dataset(path: Path, *, pixels: bool) -> Any:
     import pydicom
 
     check_file(path)
-    with foreign(path, _WANTED), quiet():
-        _refuse_bomb(path)
+    with foreign(path, _WANTED), quiet(), BoundedFile(path) as stream:
+        with named(path):
+            _refuse_bomb(stream)
+        stream.seek(0)
         if pixels:
-            return pydicom.dcmread(path, force=True)
-        return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+            return pydicom.dcmread(stream, force=True)
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
 
 
 def scan_file(path: Path) -> Series:
@@ -216,19 +224,18 @@ def _is_image(dataset: Any) -> bool:
     return str(dataset.get("Modality") or "") not in _NO_IMAGE and not kind.startswith(_NO_IMAGE_CLASS)
 
 
-def _refuse_bomb(path: Path) -> None:
+def _refuse_bomb(stream: BoundedFile) -> None:
     """Refuse a deflated data set that swells beyond the limits (pydicom inflates without any)."""
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-        if head[128:132] != b"DICM" or _DEFLATED.encode() not in head or head[132:140] != b"\x02\0\0\0UL\x04\0":
-            return
-        stream.seek(144 + int.from_bytes(head[140:144], "little"))
-        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while chunk := stream.read(1 << 16):
-            total += len(inflate.decompress(chunk))  # at most 64 MiB at a time
-            if total > MAX_BYTES:
-                msg = f"{path}: inflates to more than {MAX_BYTES >> 30} GiB; it is damaged"
-                raise ImageError(msg)
+    head = stream.read(1024)
+    if head[128:132] != b"DICM" or _DEFLATED.encode() not in head or head[132:140] != b"\x02\0\0\0UL\x04\0":
+        return
+    stream.seek(144 + int.from_bytes(head[140:144], "little"))
+    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while chunk := stream.read(1 << 16):
+        total += len(inflate.decompress(chunk))  # at most 64 MiB at a time
+        if total > MAX_BYTES:
+            msg = f"inflates to more than {MAX_BYTES >> 30} GiB; it is damaged"
+            raise ImageError(msg)
 
 
 def _series(headers: Sequence[_Header]) -> Series:
@@ -259,6 +266,9 @@ def _frames(path: Path, dataset: Any, file: int) -> Iterator[Frame]:
     samples = int(dataset.get("SamplesPerPixel") or 1)
     bits = int(dataset.get("BitsAllocated") or 8)
     check_size(path, (rows, columns, count), samples * max(1, bits // 8))
+    if count > MAX_FRAMES:
+        msg = f"{path}: claims {count} frames, the limit is {MAX_FRAMES}; split the object or check that it is whole"
+        raise ImageError(msg)
     if samples not in (1, 3):
         msg = f"{path}: has {samples} samples per pixel, wanted 1 (grey) or 3 (colour); convert the image"
         raise ImageError(msg)
@@ -267,17 +277,19 @@ def _frames(path: Path, dataset: Any, file: int) -> Iterator[Frame]:
     if per_frame and len(per_frame) != count:
         msg = f"{path}: has {count} frames but describes {len(per_frame)}; it is damaged"
         raise ImageError(msg)
-    for index in range(count):
-        groups = [group for group in (per_frame[index] if per_frame else None, shared) if group is not None]
-        yield _frame(dataset, groups, (file, index), (rows, columns, samples))
+    common = [] if shared is None else [shared]
+    if not per_frame:
+        frame = _frame(dataset, common, (file, 0), (rows, columns, samples))
+        yield from (replace(frame, index=index) for index in range(count))
+        return
+    for index, group in enumerate(per_frame):
+        yield _frame(dataset, [group, *common], (file, index), (rows, columns, samples))
 
 
 def _frame(dataset: Any, groups: list[Any], place: tuple[int, int], size: tuple[int, int, int]) -> Frame:
     measures = _macro(groups, "PixelMeasuresSequence", dataset)
     values = _macro(groups, "PixelValueTransformationSequence", dataset)
     lut = _macro(groups, "FrameVOILUTSequence", dataset)
-    slope = _floats(values, "RescaleSlope", 1) or (1.0,)
-    intercept = _floats(values, "RescaleIntercept", 1) or (0.0,)
     spacing = next((found for tag in _SPACING_TAGS if (found := _floats(measures, tag, 2))), None)
     thickness = _floats(measures, "SpacingBetweenSlices", 1) or _floats(measures, "SliceThickness", 1)
     level, width = _first(lut, "WindowCenter"), _first(lut, "WindowWidth")
@@ -290,8 +302,8 @@ def _frame(dataset: Any, groups: list[Any], place: tuple[int, int], size: tuple[
         orientation=_floats(_macro(groups, "PlaneOrientationSequence", dataset), "ImageOrientationPatient", 6),
         spacing=spacing if spacing and min(spacing) > 0 else None,
         thickness=abs(thickness[0]) if thickness and thickness[0] else None,
-        slope=slope[0],
-        intercept=intercept[0],
+        slope=_scale(values, "RescaleSlope", 1.0),
+        intercept=_scale(values, "RescaleIntercept", 0.0),
         window=(level, width) if level is not None and width is not None and width > 0 else None,
     )
 
@@ -306,7 +318,7 @@ def _macro(groups: list[Any], name: str, dataset: Any) -> Any:
 
 
 def _floats(item: Any, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Exactly ``count`` finite numbers, or None."""
+    """Exactly ``count`` sane numbers, or None."""
     value = item.get(keyword)
     if value is None or value == "":
         return None
@@ -314,7 +326,15 @@ def _floats(item: Any, keyword: str, count: int) -> tuple[float, ...] | None:
     if not _is_list(values) or len(values) != count:
         return None
     numbers = tuple(float(number) for number in values)
-    return numbers if all(math.isfinite(number) for number in numbers) else None
+    return numbers if all(abs(number) < _ABSURD for number in numbers) else None  # false for NaN as well
+
+
+def _scale(item: Any, keyword: str, absent: float) -> float:
+    """A number; ``absent`` where the attribute is missing or empty, NaN where it is no number."""
+    if item.get(keyword) in (None, ""):
+        return absent
+    number = _floats(item, keyword, 1)
+    return number[0] if number else math.nan
 
 
 def _first(item: Any, keyword: str) -> float | None:

@@ -23,6 +23,7 @@ __all__ = ["read_pixels"]
 
 _JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_RLE = "1.2.840.10008.1.2.5"
 _PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
@@ -69,20 +70,30 @@ def read_pixels(paths: Sequence[Path], frames: Sequence[Frame]) -> tuple[NDArray
     for k, frame in enumerate(frames):
         by_file.setdefault(frame.file, []).append(k)
     for file, slices in by_file.items():
-        path = paths[file]
-        dataset = read_dataset(path, pixels=True)
         slices.sort(key=lambda k: frames[k].index)
-        for k, pixels in zip(slices, _decoded(path, dataset, [frames[k].index for k in slices]), strict=True):
-            if pixels.shape[:2] != (rows, columns):
-                msg = f"{path}: decodes to {pixels.shape} pixels, wanted {(rows, columns)}; the file is damaged"
-                raise ImageError(msg)
-            slope, intercept, turned = _rescale(path, dataset, frames[k])
-            values.put(k, pixels, slope, intercept)
-            if k == len(frames) // 2 and frames[k].window is not None and pixels.ndim == 2:
-                level, width = frames[k].window or (0.0, 1.0)
-                window = (turned - level if turned is not None else level, width)
-    array = values.array
-    return array.swapaxes(0, 2), window  # (k, row, column[, c]) -> (i, j, k[, c])
+        with quiet():
+            found = _read_file(paths[file], {k: frames[k] for k in slices}, values)
+        if len(frames) // 2 in slices:
+            window = found[slices.index(len(frames) // 2)]
+    return values.array.swapaxes(0, 2), window  # (k, row, column[, c]) -> (i, j, k[, c])
+
+
+def _read_file(path: Path, frames: dict[int, Frame], values: _Values) -> list[tuple[float, float] | None]:
+    """Decode some frames of one file into their slices; the window of each in rescaled values."""
+    dataset = read_dataset(path, pixels=True)
+    windows: list[tuple[float, float] | None] = []
+    decoded = _decoded(path, dataset, [frame.index for frame in frames.values()])
+    for (k, frame), pixels in zip(frames.items(), decoded, strict=True):
+        if pixels.shape[:2] != frame.size[:2]:
+            msg = f"{path}: decodes to {pixels.shape} pixels, wanted {frame.size[:2]}; the file is damaged"
+            raise ImageError(msg)
+        slope, intercept, turned = _rescale(path, dataset, frame)
+        values.put(k, pixels, slope, intercept)
+        window = frame.window if pixels.ndim == 2 else None
+        if window is not None and turned is not None:
+            window = (turned - window[0], window[1])
+        windows.append(window)
+    return windows
 
 
 class _Values:
@@ -134,8 +145,8 @@ def _rescale(path: Path, dataset: Any, frame: Frame) -> tuple[float, float, floa
     slope, intercept = frame.slope, frame.intercept
     if "ModalityLUTSequence" in dataset:
         slope, intercept = 1.0, 0.0
-    if slope == 0:
-        msg = f"{path}: RescaleSlope is 0, so all values would be alike; repair the header"
+    if slope == 0 or not math.isfinite(slope + intercept):
+        msg = f"{path}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no values; repair the header"
         raise ImageError(msg)
     if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
         return slope, intercept, None
@@ -156,7 +167,7 @@ def _decoded(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[A
     else:
         source = _pydicom_frames(path, dataset, indices, syntax)
     for pixels in source:
-        with foreign(path, _WANTED), quiet():
+        with foreign(path, _WANTED):
             values = _interpreted(dataset, pixels)
         yield values
 
@@ -183,9 +194,11 @@ def _pydicom_frames(path: Path, dataset: Any, indices: list[int], syntax: str) -
         msg = f"{path}: its transfer syntax {syntax} needs a decoder that is not installed; install {need}"
         raise ImageError(msg)
     single = int(dataset.get("NumberOfFrames") or 1) == 1
-    frames = iter_pixels(dataset, indices=None if single else indices)
+    # pylibjpeg-rle is faster, but panics on damaged data with what is not even an Exception.
+    plugin = "pydicom" if syntax == _RLE else ""
+    frames = iter_pixels(dataset, indices=None if single else indices, decoding_plugin=plugin)
     for _ in indices:
-        with foreign(path, _WANTED), quiet():
+        with foreign(path, _WANTED):
             pixels = next(frames)
         yield pixels
 

@@ -29,6 +29,9 @@ _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Spatial part of ``xyzt_units`` -> millimetres; a header that says nothing means millimetres."""
 
+_ABSURD = 1e100
+"""Entries of an affine beyond this are damage; their squares would overflow."""
+
 _LARGEST_NIFTI1 = 32767
 _INTENT_LABEL = 1002
 
@@ -87,6 +90,9 @@ def grid_affine(header: Any, shape: tuple[int, int, int], *, warn: bool = False)
         raise ImageError(msg)
     else:
         affine = np.array(header.get_base_affine(), dtype=np.float64)
+        if not _invertible(affine):
+            msg = f"its voxel sizes {header['pixdim'][1:4].tolist()} are not positive numbers; repair the header"
+            raise ImageError(msg)
         if warn:
             LOGGER.warning("the header has no orientation (both codes are 0); left and right are a guess")
     if warn:
@@ -123,7 +129,7 @@ def _normal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _invertible(matrix: NDArray[np.float64]) -> bool:
-    if not np.isfinite(matrix).all():
+    if not (np.abs(matrix) < _ABSURD).all():  # false for NaN as well
         return False
     zooms = np.linalg.norm(matrix[:3, :3], axis=0)
     return bool((zooms > 0).all() and abs(np.linalg.det(matrix[:3, :3] / zooms)) >= 1e-6)

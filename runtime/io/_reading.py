@@ -5,6 +5,7 @@ Knows shapes, paths and the error tree; knows no format.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import stat
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_RATIO",
     "MAX_VOXELS",
+    "BoundedFile",
     "check_file",
     "check_size",
     "foreign",
@@ -70,6 +72,24 @@ def named(path: Path) -> Iterator[None]:
     except ImageError as error:
         msg = f"{path}: {error}"
         raise ImageError(msg) from error
+
+
+class BoundedFile(io.BufferedReader):
+    """A file that is never asked for more than it holds.
+
+    pydicom and Pillow believe the length of every element, and Python reserves what it is asked to read: a
+    damaged length of gigabytes would be allocated for a file of a few bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "rb"))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most ``size`` bytes."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
 
 
 def check_file(path: Path) -> int:

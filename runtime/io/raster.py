@@ -19,7 +19,7 @@ from runtime.geometry import Volume
 from runtime.io._atomic import atomic_file
 from runtime.io._palette import object_colour
 from runtime.io._quiet import quiet
-from runtime.io._reading import check_file, check_size, foreign
+from runtime.io._reading import MAX_RATIO, BoundedFile, check_file, check_size, foreign
 from runtime.io._source import FileSource, protected_paths
 
 __all__ = ["MAX_PIXELS", "is_raster", "read_raster", "write_overlay", "write_raster"]
@@ -69,11 +69,15 @@ def read_raster(path: Path) -> Volume:
     """
     from PIL import Image
 
-    check_file(path)
-    with foreign(path, _WANTED), quiet(), Image.open(path, formats=_FORMATS) as picture:
+    available = check_file(path)
+    with foreign(path, _WANTED), quiet(), BoundedFile(path) as stream, Image.open(stream, formats=_FORMATS) as picture:
         size = f"{picture.width}x{picture.height}"
-        if check_size(path, picture.size, 1) > MAX_PIXELS:
+        pixel_count = check_size(path, picture.size, 1)
+        if pixel_count > MAX_PIXELS:
             msg = f"{path}: has {size} pixels, the limit is {MAX_PIXELS}; crop or shrink it"
+            raise ImageError(msg)
+        if pixel_count > 8 * MAX_RATIO * available:
+            msg = f"{path}: claims {size} pixels, more than the file can hold; it is damaged"
             raise ImageError(msg)
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format == "TIFF":

@@ -40,7 +40,9 @@ def write_image(tmp_path: Path) -> Callable[..., Path]:
     """Write a NIfTI file; header fields by keyword."""
 
     def write(array: NDArray[Any], affine: Any = None, name: str = "image.nii", **fields: Any) -> Path:
-        image = nibabel.Nifti1Image(array, np.diag([2.0, 3.0, 4.0, 1.0]) if affine is None else affine, dtype=array.dtype)
+        image = nibabel.Nifti1Image(
+            array, np.diag([2.0, 3.0, 4.0, 1.0]) if affine is None else affine, dtype=array.dtype
+        )
         image.header.set_slope_inter(1, 0)
         nibabel.save(image, tmp_path / name)
         if fields:

@@ -34,15 +34,23 @@ def test_whatever_interrupts_writing_leaves_the_old_file_and_no_trace(
 ) -> None:
     target = tmp_path / "out.bin"
     target.write_bytes(b"old")
-    with pytest.raises(error), atomic_file(target) as stream:
-        stream.write(b"new")
-        raise error
+
+    def interrupted() -> None:
+        with atomic_file(target) as stream:
+            stream.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert target.read_bytes() == b"old"
     assert _names(tmp_path) == ["out.bin"]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"the folder .*absent does not exist"), atomic_file(tmp_path / "absent" / "x"):
+    with (
+        pytest.raises(OutputError, match=r"the folder .*absent does not exist"),
+        atomic_file(tmp_path / "absent" / "x"),
+    ):
         pass
 
 

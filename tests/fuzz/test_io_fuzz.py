@@ -1,0 +1,230 @@
+"""Mutated files: whatever they hold, only `LiteInferError` escapes, soon and without large allocations."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tempfile
+import time
+import tracemalloc
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from runtime.errors import LiteInferError
+from runtime.io import load
+
+MAX_SECONDS = 10.0
+MAX_PEAK_BYTES = 64 << 20
+"""Seeds are a few kB; whatever a mutated header claims, this is far more than they need."""
+
+PIXELS = np.arange(12 * 10, dtype=np.int16).reshape(12, 10)
+
+
+def _nifti(kind: Any = nibabel.Nifti1Image) -> bytes:
+    return bytes(kind(np.stack([PIXELS] * 3, axis=2), np.diag([1.0, 2.0, 3.0, 1.0])).to_bytes())
+
+
+def _dicom(**attributes: Any) -> bytes:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.3"
+    data.Modality, data.Rows, data.Columns, data.SamplesPerPixel = "CT", 12, 10, 1
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation = 15, 1
+    data.PixelSpacing, data.ImagePositionPatient = [0.5, 0.6], [1, 2, 3]
+    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    data.RescaleSlope, data.RescaleIntercept, data.WindowCenter, data.WindowWidth = 1, -1024, 40, 400
+    data.PixelData = PIXELS.tobytes()
+    for keyword, value in attributes.items():
+        setattr(data, keyword, value)
+    stream = io.BytesIO()
+    data.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _enhanced() -> bytes:
+    shared, measures, frames = Dataset(), Dataset(), []
+    measures.PixelSpacing, measures.SliceThickness = [0.5, 0.6], 2
+    shared.PixelMeasuresSequence = [measures]
+    for k in range(3):
+        group, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, 2 * k]
+        group.PlanePositionSequence = [place]
+        frames.append(group)
+    return _dicom(
+        NumberOfFrames=3,
+        PixelData=PIXELS.tobytes() * 3,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=frames,
+    )
+
+
+def _rle() -> bytes:
+    from pydicom import dcmread
+    from pydicom.uid import RLELossless
+
+    data = dcmread(io.BytesIO(_dicom()))
+    data.compress(RLELossless, generate_instance_uid=False)
+    stream = io.BytesIO()
+    data.save_as(stream)
+    return stream.getvalue()
+
+
+def _npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, imgs=np.stack([PIXELS] * 3), boxes=[[1, 1, 0, 5, 5, 2]], spacing=(1.0, 1.0, 2.0))
+    return stream.getvalue()
+
+
+def _picture(kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS.astype(np.uint8)).save(stream, format=kind)
+    return stream.getvalue()
+
+
+@cache
+def _seed(name: str) -> bytes:
+    makers: dict[str, Any] = {
+        "x.nii": _nifti,
+        "two.nii": lambda: _nifti(nibabel.Nifti2Image),
+        "x.nii.gz": lambda: gzip.compress(_nifti(), mtime=0),
+        "x.dcm": _dicom,
+        "enhanced.dcm": _enhanced,
+        "rle.dcm": _rle,
+        "3D.npz": _npz,
+        "x.png": lambda: _picture("PNG"),
+        "x.tif": lambda: _picture("TIFF"),
+        "x.bmp": lambda: _picture("BMP"),
+    }
+    return bytes(makers[name]())
+
+
+NAMES = ["x.nii", "two.nii", "x.nii.gz", "x.dcm", "enhanced.dcm", "rle.dcm", "3D.npz", "x.png", "x.tif", "x.bmp"]
+BYTE = st.one_of(st.sampled_from([0, 1, 127, 128, 255]), st.integers(0, 255))
+EDIT = st.tuples(st.sampled_from(["set", "cut", "insert", "double"]), st.integers(0, 2**20), BYTE, st.integers(1, 9))
+
+
+def _mutated(seed: bytes, edits: list[tuple[str, int, int, int]]) -> bytes:
+    raw = bytearray(seed)
+    for kind, place, byte, length in edits:
+        start = place % max(1, len(raw))
+        if kind == "set":
+            raw[start : start + length] = bytes([byte]) * min(length, len(raw) - start)
+        elif kind == "cut":
+            del raw[start : start + length * (1 + byte)]
+        elif kind == "insert":
+            raw[start:start] = bytes([byte]) * length
+        else:
+            raw[start:start] = raw[start : start + length]
+    return bytes(raw)
+
+
+def _survives(name: str, raw: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(raw)
+        message = ""
+        tracemalloc.start()
+        begin = time.monotonic()
+        try:
+            message = "" if load(path).array.size else "empty\n"
+        except LiteInferError as error:
+            message = str(error)
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert "\n" not in message
+    assert time.monotonic() - begin < MAX_SECONDS
+    assert peak < MAX_PEAK_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_are_images(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(_seed(name))
+    assert load(tmp_path / name).shape[:2] in ((12, 10), (10, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "edits"),
+    [
+        pytest.param("x.dcm", [("insert", 191, 0, 2)], id="an element that claims 1.2 GB"),
+        pytest.param("enhanced.dcm", [("cut", 0, 0, 1)], id="a preamble of 127 bytes"),
+        pytest.param("rle.dcm", [("set", 704, 107, 1)], id="RLE that makes a Rust decoder panic"),
+        pytest.param("x.png", [("set", 8, 0, 1), ("set", 564408, 127, 1)], id="a PNG chunk that claims 2 GB"),
+        pytest.param("x.bmp", [("insert", 198, 127, 9), ("insert", 36, 148, 1)], id="a BMP of very many pixels"),
+    ],
+)
+def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, int, int]]) -> None:
+    _survives(name, _mutated(_seed(name), edits))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(EDIT, min_size=1, max_size=6))
+def test_mutated_files_raise_nothing_but_our_own_errors(name: str, edits: list[tuple[str, int, int, int]]) -> None:
+    _survives(name, _mutated(_seed(name), edits))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.integers(-32768, 32767), min_size=8, max_size=8),
+    st.sampled_from([2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 1792, 2304]),
+    st.lists(st.floats(width=32), min_size=30, max_size=30),
+    st.lists(st.integers(-1, 5), min_size=3, max_size=3),
+)
+def test_any_field_values_in_a_nifti_header_are_survived(
+    dim: list[int], datatype: int, floats: list[float], codes: list[int]
+) -> None:
+    header = nibabel.Nifti1Header(_seed("x.nii")[:348], check=False)
+    header["dim"] = [dim[0] % 9, *dim[1:]] if dim[0] % 2 else [3, 12, 10, 3, 1, 1, 1, 1]
+    header["datatype"] = datatype
+    header["pixdim"], header["scl_slope"], header["scl_inter"] = floats[:8], floats[8], floats[9]
+    header["srow_x"], header["srow_y"], header["srow_z"] = floats[10:14], floats[14:18], floats[18:22]
+    header["quatern_b"], header["quatern_c"], header["quatern_d"] = floats[22:25]
+    header["qform_code"], header["sform_code"], header["xyzt_units"] = codes[0], codes[1], codes[2] % 256
+    header["vox_offset"] = 352 if codes[0] else floats[25]
+    _survives("x.nii", header.binaryblock + _seed("x.nii")[348:] + bytes(4096))
+
+
+DECIMAL = st.one_of(st.floats(-1e6, 1e6).map(lambda value: f"{value:.6g}"), st.sampled_from(["0", "-1", "1e308", ""]))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from([0, 1, 12, 65535]),
+    st.sampled_from([0, 1, 10, 65535]),
+    st.sampled_from([1, 8, 12, 16, 24, 32, 64]),
+    st.sampled_from(["MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "WHITE"]),
+    st.lists(DECIMAL, min_size=12, max_size=12),
+    st.sampled_from([0, 1, 3, 40_000, 2**31 - 1]),
+)
+def test_any_attribute_values_in_a_dicom_file_are_survived(
+    rows: int, columns: int, bits: int, colours: str, decimals: list[str], frames: int
+) -> None:
+    _survives(
+        "x.dcm",
+        _dicom(
+            Rows=rows,
+            Columns=columns,
+            BitsAllocated=bits,
+            BitsStored=bits,
+            PhotometricInterpretation=colours,
+            PixelSpacing=decimals[:2],
+            ImagePositionPatient=decimals[2:5],
+            ImageOrientationPatient=decimals[5:11],
+            RescaleSlope=decimals[11],
+            NumberOfFrames=frames,
+        ),
+    )
