@@ -12,7 +12,7 @@ Results are for research use unless you validate them for your purpose.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata as _metadata
 
 from runtime import errors
 from runtime._volume_run import Progress
@@ -49,6 +49,6 @@ __all__ = [
 ]
 
 try:
-    __version__ = version("lite-infer")
-except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = _metadata.version("lite-infer")
+except _metadata.PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
