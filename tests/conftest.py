@@ -8,10 +8,13 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_VARIABLE = "LITE_INFER_SHARED"
+hypothesis.settings.register_profile("lite-infer", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("lite-infer")
 _TESTED = ("lite-infer", "numpy", "onnxruntime", "openvino", "opencv-python-headless", "nibabel", "pydicom", "torch")
 
 
