@@ -97,6 +97,7 @@ class Input(_Record, frozen=True):
     normalise: Normalise
     channels: Literal[1, 3] = 3
     pad: Literal["bottom_right", "none"] = "none"
+    coordinates: Literal["exact", "resized"] = "exact"
     spectrum: TensorName | None = None
 
 

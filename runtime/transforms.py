@@ -7,12 +7,12 @@ sections 2, 4 and 7. Knows manifests, arrays and kernels; knows no backend and n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import kernels
+from runtime import _resize, kernels
 from runtime.errors import BundleError, ImageError, PromptError
 from runtime.manifest import Input, Manifest, Output
 
@@ -25,7 +25,11 @@ __all__ = [
     "resized_label_box",
 ]
 
-_INTERPOLATIONS = ("area", "linear")
+_RESIZES = {
+    "bilinear": _resize.resize_bilinear,
+    "bilinear_antialias": _resize.resize_bilinear_antialias,
+    "bicubic_antialias": _resize.resize_bicubic_antialias,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,10 @@ def frame_of(manifest: Manifest, original_size: tuple[int, int]) -> Frame:
         return Frame(original_size, (rows, columns), (rows, columns), scale, truncate)
     factor = rows / max(height, width)
     resized = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
-    return Frame(original_size, resized, (rows, columns), (factor, factor), truncate)
+    scale = (factor, factor)
+    if manifest.input.coordinates == "resized":
+        scale = (resized[1] / width, resized[0] / height)
+    return Frame(original_size, resized, (rows, columns), scale, truncate)
 
 
 def check_supported(manifest: Manifest) -> None:
@@ -113,8 +120,6 @@ def check_supported(manifest: Manifest) -> None:
         Naming everything that is missing.
     """
     missing = []
-    if manifest.input.interpolation not in _INTERPOLATIONS:
-        missing.append(f"input.interpolation {manifest.input.interpolation!r}")
     if manifest.input.resize == "longest_side" and manifest.input.size[0] != manifest.input.size[1]:
         missing.append("input.size that is not square with the longest-side rule")
     prompts = manifest.prompts
@@ -168,11 +173,17 @@ def encoder_input(image: NDArray[np.uint8], spec: Input, frame: Frame) -> NDArra
             "convert the image to grey first"
         )
         raise ImageError(msg)
+    interpolation: Literal["area", "linear"]
+    if spec.interpolation == "area" or spec.interpolation == "linear":
+        interpolation = spec.interpolation
+    else:
+        image = _RESIZES[spec.interpolation](image, frame.resized_size)
+        interpolation = "area"  # nothing is left to resize
     options = kernels.InputOptions(
         resized_size=frame.resized_size,
         input_size=frame.input_size,
         channels=spec.channels,
-        interpolation=spec.interpolation,
+        interpolation=interpolation,
         normalise=spec.normalise.kind,
         mean=spec.normalise.mean or (),
         std=spec.normalise.std or (),

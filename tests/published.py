@@ -91,6 +91,7 @@ def manifest_of(system: str) -> Manifest:
                 "input": {
                     "size": [1024, 1024],
                     "interpolation": "bilinear_antialias",
+                    "coordinates": "resized",
                     "normalise": {"kind": "mean_std", **statistics},
                 },
                 "prompts": {"box": {"rounding": "none"}},

@@ -146,7 +146,6 @@ def test_a_colour_image_for_an_encoder_with_one_channel_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"input": {"interpolation": "bilinear"}}, r"input.interpolation 'bilinear'"),
         ({"input": {"size": [256, 320]}}, r"input.size that is not square with the longest-side rule"),
         ({"input": {"spectrum": "spectrum"}}, r"input.spectrum"),
         ({"prompts": {"box": None}}, r"prompts.box other than required or optional"),
@@ -164,8 +163,8 @@ def test_a_bundle_that_asks_for_more_is_refused_by_name(changes: dict[str, Any],
 
 
 def test_everything_that_is_missing_is_named_at_once() -> None:
-    with pytest.raises(BundleError, match=r"needs input.interpolation 'bilinear'; output.implicit, which"):
-        check_supported(manifest({"input": {"interpolation": "bilinear"}, "output": {"implicit": True}}))
+    with pytest.raises(BundleError, match=r"needs input.spectrum; output.implicit, which"):
+        check_supported(manifest({"input": {"spectrum": "spectrum"}, "output": {"implicit": True}}))
 
 
 @pytest.mark.parametrize(
@@ -349,9 +348,9 @@ def test_the_prompt_boxes_equal_the_golden(conformance: Path, system: str, case:
         np.testing.assert_allclose(found, data["prompt_boxes"], rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="SAM scales each axis by its rounded size over the old one; no rule says so yet")
 def test_the_prompt_boxes_of_sam_equal_the_golden(conformance: Path) -> None:
     data = golden(conformance, "sam_vit_b", "case_0")
+    assert manifest_of("sam_vit_b").input.coordinates == "resized"
     frame = frame_of(manifest_of("sam_vit_b"), data["image"].shape[:2])
     np.testing.assert_allclose(frame.boxes_to_input(data["boxes"]), data["prompt_boxes"], rtol=1e-6)
 
