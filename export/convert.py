@@ -1,0 +1,134 @@
+"""Checkpoint -> bundle folder, which appears whole or not at all.
+
+Joins the steps: read, match, build, export, describe, compare with torch, move into place. Must not know what any one
+family is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import runtime
+from export._arrival import arriving_folder, check_replaceable
+from export.families import Family, Graph, load_families
+from runtime.manifest import (
+    FORMAT_VERSION,
+    LAYOUT_REVISION,
+    FileRecord,
+    GraphFiles,
+    GraphSet,
+    Manifest,
+    Source,
+    write_manifest,
+)
+
+if TYPE_CHECKING:
+    from export.load import Checkpoint
+
+__all__ = ["FORMATS", "PRECISIONS", "ConvertOptions", "convert"]
+
+PRECISIONS = ("fp32", "fp16")
+"""What the weights can be stored in."""
+FORMATS = ("onnx", "openvino")
+"""What the graphs can be written as. OpenVINO reads both, ONNX Runtime the first."""
+
+_DIGEST_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert; `report` is told about each step."""
+
+    precision: Literal["fp32", "fp16"] = "fp32"
+    formats: tuple[str, ...] = ("onnx",)
+    name: str | None = None
+    force: bool = False
+    unsafe_pickle: bool = False
+    report: Callable[[str], None] = lambda _: None
+
+
+def convert(
+    checkpoint: Path, output: Path, *, family: str | None = None, options: ConvertOptions | None = None
+) -> Path:
+    """Convert a checkpoint into a bundle folder and return it; the family is found out where it is not named.
+
+    CheckpointError if the checkpoint is unreadable or fits no family, OutputError if the folder exists or cannot be
+    written, BundleError if the graphs do not compute what the torch model computes.
+    """
+    from export.compare import compare_graphs
+    from export.load import load_model, match, read_checkpoint
+
+    options = options or ConvertOptions()
+    check_replaceable(output, force=options.force)
+    source = read_checkpoint(checkpoint, unsafe_pickle=options.unsafe_pickle)
+    found, state_dict = match(source, load_families(), wanted=family)
+    inside = f", weights under {state_dict.where!r}" if state_dict.where else ""
+    options.report(f"{checkpoint.name}: {found.title} ({found.name}){inside}")
+    graphs = found.graphs(load_model(found, state_dict))
+    with arriving_folder(output, force=options.force) as folder:
+        files = {}
+        for role, graph in graphs.items():
+            files[role] = _write_graph(role, graph, folder, options)
+            options.report(f"wrote the {role}")
+        write_manifest(_manifest(found, files, folder, source, options), folder)
+        worst = compare_graphs(graphs, folder, options.precision)
+        options.report(f"compared with torch: largest difference {worst:.1e} of the root mean square")
+    options.report(f"done: {output}")
+    return output
+
+
+def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:
+    from export.graph import write_onnx, write_openvino
+
+    onnx, openvino = folder / f"{role}.onnx", folder / f"{role}.xml"
+    half = options.precision == "fp16"
+    write_onnx(graph, onnx, half_weights=half)
+    if "openvino" in options.formats:
+        write_openvino(onnx, openvino, half_weights=half)
+    if "onnx" not in options.formats:
+        onnx.unlink()
+    return GraphFiles(onnx=onnx.name if onnx.exists() else None, openvino=openvino.name if openvino.exists() else None)
+
+
+def _manifest(
+    family: Family, files: Mapping[str, GraphFiles], folder: Path, source: Checkpoint, options: ConvertOptions
+) -> Manifest:
+    from export.graph import OPSET
+
+    extra = {role: graph for role, graph in files.items() if role not in {"encoder", "decoder"}}
+    facts = family.facts
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        layout_revision=LAYOUT_REVISION,
+        name=options.name or family.name.replace("_", "-"),
+        version=source.sha256[:_DIGEST_DIGITS],
+        family=family.name,
+        title=family.title,
+        licence=family.licence,
+        source=Source(
+            exporter=f"lite-infer {runtime.__version__}",
+            repository=family.repository,
+            revision=family.revision,
+            paper=family.paper,
+            checkpoint_sha256=source.sha256,
+            opset=OPSET,
+        ),
+        input=facts.input,
+        embedding=facts.embedding,
+        prompts=facts.prompts,
+        output=facts.output,
+        graphs={"float": GraphSet(encoder=files["encoder"], decoder=files["decoder"], extra=extra)},
+        weights=options.precision,
+        propagation=facts.propagation,
+        modalities=facts.modalities,
+        files={path.name: _record(path) for path in sorted(folder.iterdir())},
+    )
+
+
+def _record(path: Path) -> FileRecord:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return FileRecord(sha256=digest, bytes=path.stat().st_size)

@@ -1,0 +1,97 @@
+"""The published systems that convert: one module each, found by name.
+
+A family is data: where it was published, which manifest facts it has, and three functions (its torch model, the
+graphs made of it, nothing else). Importing this package loads neither torch nor a family; `load_family` does. Must
+not know files, checkpoints or ONNX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import CheckpointError
+from runtime.manifest import EmbeddingTensor, Input, Licence, Output, Prompts, Propagation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["FAMILIES", "Facts", "Family", "Graph", "load_families", "load_family"]
+
+FAMILIES = ("lite_medsam",)
+"""Names of all families; each is a module of this package with a constant `FAMILY`."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a bundle: a module, example inputs by name, and the names of what it gives.
+
+    The first axis of the inputs and outputs named in `per_prompt` is the number of prompts, free at run time.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    per_prompt: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the runtime must know of a system; sections 4 to 7 and 9 of the bundle format."""
+
+    input: Input
+    embedding: tuple[EmbeddingTensor, ...]
+    prompts: Prompts
+    output: Output
+    propagation: Propagation
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A published system.
+
+    `build` makes the torch model with the parameter names of the published checkpoint; `graphs` turns a loaded model
+    into the graphs of a bundle, `encoder` and `decoder` among them. `gflops` counts the published encoder, and its
+    decoder for one prompt, two operations a multiplication.
+    """
+
+    name: str
+    title: str
+    paper: str
+    repository: str
+    revision: str
+    licence: Licence
+    weights: str
+    gflops: tuple[float, float]
+    facts: Facts
+    build: Callable[[], nn.Module]
+    graphs: Callable[[Any], Mapping[str, Graph]]
+
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every entry of the published state dict, counters of batch normalisation left out."""
+        import torch
+
+        with torch.device("meta"):
+            entries = self.build().state_dict()
+        return {name: tuple(entry.shape) for name, entry in entries.items() if not name.endswith(COUNTER)}
+
+
+COUNTER = "num_batches_tracked"
+"""Last part of the state dict entries that inference does not need."""
+
+
+def load_family(name: str) -> Family:
+    """Import a family by name; CheckpointError lists the names there are."""
+    if name not in FAMILIES:
+        msg = f"family {name!r} is unknown; wanted one of {', '.join(FAMILIES)}"
+        raise CheckpointError(msg)
+    family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+    return family
+
+
+def load_families() -> tuple[Family, ...]:
+    """Import all families."""
+    return tuple(load_family(name) for name in FAMILIES)

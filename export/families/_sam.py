@@ -1,0 +1,356 @@
+"""What the systems of this field share with SAM: prompt encoder, two-way transformer, mask decoder.
+
+The modules carry the parameter names of the published checkpoints, so that a state dict loads as it is. Their
+arithmetic is arranged for inference with fixed weights: products of weights and of positions are left to the exporter,
+which folds them into constants. Knows torch and `Graph` only: no family, no ONNX, no file.
+
+References: Kirillov et al., Segment Anything, ICCV 2023.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.families import Graph
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "BoxDecoder",
+    "LayerNorm2d",
+    "MaskDecoder",
+    "PromptEncoder",
+    "Sam",
+    "TwoWayTransformer",
+    "box_graphs",
+]
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of an (N, C, H, W) tensor."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every pixel on its own."""
+        centred = x - x.mean(1, keepdim=True)
+        x = centred / torch.sqrt((centred * centred).mean(1, keepdim=True) + self.eps)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+    def along_last(self, x: Tensor) -> Tensor:
+        """Do the same to a tensor whose channels are its last axis."""
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, depth: int) -> None:
+        super().__init__()
+        widths = [inputs, *[hidden] * (depth - 1), outputs]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply all layers; no activation after the last."""
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        output: Tensor = self.layers[-1](x)
+        return output
+
+
+class _FourierPositions(nn.Module):
+    """Positions in 0..1 as sines and cosines of random projections."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, half_width: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, half_width))
+
+    def forward(self, xy: Tensor) -> Tensor:
+        """Encode positions, (..., 2) in 0..1 -> (..., 2 * half_width)."""
+        angles = 2 * math.pi * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+
+
+class PromptEncoder(nn.Module):
+    """Boxes, points and masks as tokens and maps of the decoder's width."""
+
+    input_scale: Tensor
+
+    def __init__(
+        self, width: int, *, embedding_size: tuple[int, int], input_size: tuple[int, int], mask_channels: int = 16
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.register_buffer("input_scale", 1 / torch.tensor([input_size[1], input_size[0]]), persistent=False)
+        self.pe_layer = _FourierPositions(width // 2)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, width) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, width)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_channels // 4, 2, stride=2),
+            LayerNorm2d(mask_channels // 4),
+            nn.GELU(),
+            nn.Conv2d(mask_channels // 4, mask_channels, 2, stride=2),
+            LayerNorm2d(mask_channels),
+            nn.GELU(),
+            nn.Conv2d(mask_channels, width, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, width)
+
+    def _positions(self, xy: Tensor) -> Tensor:
+        """Encode positions in the input frame, where integers are pixel centres: SAM adds a half to each."""
+        positions: Tensor = self.pe_layer((xy + 0.5) * self.input_scale)
+        return positions
+
+    def _point_embedding(self, index: int) -> Tensor:
+        embedding = self.point_embeddings[index]
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Two corner tokens a box, (N, 4) xyxy -> (N, 2, C)."""
+        corners = torch.cat([self._point_embedding(2), self._point_embedding(3)])
+        return self._positions(boxes.reshape(-1, 2, 2)) + corners
+
+    def points(self, points: Tensor, labels: Tensor) -> Tensor:
+        """One token a point, (N, P, 2) xy and (N, P) labels: 1 on the object, 0 beside it, -1 none -> (N, P, C)."""
+        label = labels[..., None]
+        tokens = self._positions(points) + torch.where(label > 0, self._point_embedding(1), self._point_embedding(0))
+        return torch.where(label < 0, self.not_a_point_embed.weight, tokens)
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Map of earlier logits or strokes, (N, 1, 4h, 4w) -> (N, C, h, w)."""
+        maps: Tensor = self.mask_downscaling(masks)
+        return maps
+
+    def no_mask(self) -> Tensor:
+        """Map that stands for no mask, (1, C, 1, 1)."""
+        return self.no_mask_embed.weight[..., None, None]
+
+    def grid(self) -> Tensor:
+        """Encode the centre of every pixel of the embedding -> (h * w, C)."""
+        height, width = self.embedding_size
+        y = (torch.arange(height) + 0.5) / height
+        x = (torch.arange(width) + 0.5) / width
+        xy = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+        positions: Tensor = self.pe_layer(xy.reshape(-1, 2))
+        return positions
+
+
+class Attention(nn.Module):
+    """Multi-head attention, which may work in fewer channels than it reads and writes.
+
+    The image has thousands of pixels and the prompt a handful of tokens, so between the two the projection of the
+    pixels is moved to the tokens: ``q . (W x) = (W' q) . x``. That halves the decoder's work.
+    """
+
+    def __init__(self, width: int, heads: int, downsample: int = 1) -> None:
+        super().__init__()
+        inner = width // downsample
+        self.heads = heads
+        self.scale = (inner // heads) ** -0.5
+        self.q_proj = nn.Linear(width, inner)
+        self.k_proj = nn.Linear(width, inner)
+        self.v_proj = nn.Linear(width, inner)
+        self.out_proj = nn.Linear(inner, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)  # (N, T, heads * D) -> (N, heads, T, D)
+
+    def _join(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)  # (N, heads, T, D) -> (N, T, heads * D)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend among tokens, three times (N, T, C) -> (N, T, C)."""
+        q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
+        weights = torch.softmax(q * self.scale @ k.transpose(-1, -2), dim=-1)
+        output: Tensor = self.out_proj(self._join(weights @ v))
+        return output
+
+    def _scores(self, tokens: Tensor, image: Tensor, projection: nn.Linear, places: Tensor) -> Tensor:
+        """Compare projected tokens (N, heads, T, D) with pixels at `places`, -> (N, heads * T, P)."""
+        by_head = torch.unflatten(projection.weight, 0, (self.heads, -1))  # (heads, D, C)
+        content = (tokens @ by_head).flatten(1, 2) @ image.transpose(1, 2)
+        position = torch.unflatten(places, 1, (self.heads, -1)).permute(1, 2, 0)  # (P, heads * D) -> (heads, D, P)
+        return content + (tokens @ position).flatten(1, 2)
+
+    def look(self, tokens: Tensor, image: Tensor, grid: Tensor) -> Tensor:
+        """Let tokens (N, T, C) attend to pixels (1 or N, P, C), whose keys lie at `grid` (P, C) -> (N, T, C)."""
+        q = self._split(self.q_proj(tokens)) * self.scale
+        # the bias of the keys moves all scores of a token alike: the softmax does not see it
+        scores = self._scores(q, image, self.k_proj, functional.linear(grid, self.k_proj.weight))
+        seen = torch.unflatten(torch.softmax(scores, dim=-1) @ image, 1, (self.heads, -1))  # (N, heads, T, C)
+        values = seen @ torch.unflatten(self.v_proj.weight, 0, (self.heads, -1)).transpose(1, 2)
+        output: Tensor = self.out_proj(self._join(values) + self.v_proj.bias)
+        return output
+
+    def show(self, image: Tensor, grid: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Let pixels (1 or N, P, C) at `grid` (P, C) attend to tokens, twice (N, T, C) -> (N, P, C)."""
+        k = self._split(self.k_proj(keys)) * self.scale
+        scores = self._scores(k, image, self.q_proj, functional.linear(grid, self.q_proj.weight, self.q_proj.bias))
+        weights = torch.softmax(torch.unflatten(scores, 1, (self.heads, -1)), dim=2)  # over the T tokens
+        weights = weights.permute(0, 3, 1, 2).flatten(2)  # (N, heads, T, P) -> (N, P, heads * T)
+        by_head = torch.unflatten(self.out_proj.weight, 1, (self.heads, -1)).permute(1, 2, 0)  # (heads, D, C)
+        return weights @ (self._split(self.v_proj(values)) @ by_head).flatten(1, 2) + self.out_proj.bias
+
+
+class _Feedforward(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(width, hidden)
+        self.lin2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.lin2(functional.relu(self.lin1(x)))
+        return output
+
+
+class _TwoWayBlock(nn.Module):
+    """Tokens attend to themselves and to the image, then the image to the tokens."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, first: bool, eps: float) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(width, heads)
+        self.norm1 = nn.LayerNorm(width, eps)
+        self.cross_attn_token_to_image = Attention(width, heads, downsample=2)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = _Feedforward(width, hidden)
+        self.norm3 = nn.LayerNorm(width, eps)
+        self.norm4 = nn.LayerNorm(width, eps)
+        self.cross_attn_image_to_token = Attention(width, heads, downsample=2)
+
+    def forward(self, tokens: Tensor, image: Tensor, prompt: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:  # the tokens are the prompt itself: no position is added, nothing is carried over
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            tokens = tokens + self.self_attn(tokens + prompt, tokens + prompt, tokens)
+        tokens = self.norm1(tokens)
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image.look(tokens + prompt, image, grid))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token.show(image, grid, tokens + prompt, tokens))
+        return tokens, image
+
+
+class TwoWayTransformer(nn.Module):
+    """The decoder's body: a few two-way blocks and one last look of the tokens at the image."""
+
+    def __init__(self, width: int, *, depth: int, heads: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            _TwoWayBlock(width, heads, hidden, first=index == 0, eps=eps) for index in range(depth)
+        )
+        self.final_attn_token_to_image = Attention(width, heads, downsample=2)
+        self.norm_final_attn = nn.LayerNorm(width, eps)
+
+    def forward(self, prompt: Tensor, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix tokens (N, T, C) with pixels (1 or N, P, C) at `grid` (P, C) -> (N, T, C), (N, P, C)."""
+        tokens = prompt
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, prompt, grid)
+        tokens = tokens + self.final_attn_token_to_image.look(tokens + prompt, image, grid)
+        return self.norm_final_attn(tokens), image
+
+
+class MaskDecoder(nn.Module):
+    """Tokens and an image embedding -> logits of the first of SAM's four masks, and its predicted IoU."""
+
+    def __init__(
+        self, width: int, *, depth: int = 2, heads: int = 8, hidden: int = 2048, masks: int = 4, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.transformer = TwoWayTransformer(width, depth=depth, heads=heads, hidden=hidden, eps=eps)
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(masks, width)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
+            LayerNorm2d(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP(width, width, width // 8, 3) for _ in range(masks))
+        self.iou_prediction_head = MLP(width, 256, masks, 3)
+
+    def forward(self, image: Tensor, prompt: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode (1 or N, C, h, w) with the tokens (N, T, C) of N prompts -> (N, 1, 4h, 4w), (N, 1)."""
+        size = image.shape[-2:]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
+        tokens, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
+        scores: Tensor = self.iou_prediction_head(tokens[:, 0])[:, :1]
+        return self._paint(pixels, self.output_hypernetworks_mlps[0](tokens[:, 1]), size), scores
+
+    def _paint(self, pixels: Tensor, weights: Tensor, size: torch.Size) -> Tensor:
+        """Upscale pixels (N, h * w, C) four times and weigh their channels (N, C / 8) -> (N, 1, 4h, 4w).
+
+        A transposed convolution with stride 2 and kernel 2 is a linear layer that makes four pixels of each. Only the
+        last, one-channel map is put into the order of rows and columns.
+        """
+        coarse, norm, _, fine, _ = self.output_upscaling
+        assert isinstance(norm, LayerNorm2d)
+        x = functional.gelu(norm.along_last(_quadruple(coarse, pixels)))
+        x = functional.gelu(_quadruple(fine, x))
+        logits = torch.unflatten(x, 1, (-1, 4)) @ weights[:, None, :, None]  # (N, 4 h w, 4, C / 8) -> (N, 4 h w, 4, 1)
+        logits = logits.reshape(-1, *size, 2, 2, 2, 2)  # n, y, x, then the finer rows and columns in turn
+        return logits.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 1, 4 * size[0], 4 * size[1])
+
+
+def _quadruple(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a 2 x 2 transposed convolution of stride 2 to pixels, (N, P, C) -> (N, 4 P, C'), upper left first."""
+    assert isinstance(layer, nn.ConvTranspose2d)
+    assert layer.bias is not None
+    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)  # (C, C', 2, 2) -> (C, 4 C')
+    return torch.unflatten(x @ weight + layer.bias.repeat(4), 2, (4, -1)).flatten(1, 2)
+
+
+class Sam(nn.Module):
+    """An image encoder with SAM's prompt encoder and mask decoder, named as in its checkpoints."""
+
+    def __init__(self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+
+class BoxDecoder(nn.Module):
+    """The decoder graph of box-prompted systems: embedding and boxes -> logits and scores."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.mask_decoder = model.mask_decoder
+
+    def forward(self, image_embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode N boxes on one image: (1, C, h, w), (N, 4) -> (N, 1, 4h, 4w), (N, 1)."""
+        image = image_embedding + self.prompt_encoder.no_mask()
+        logits, scores = self.mask_decoder(image, self.prompt_encoder.boxes(boxes), self.prompt_encoder.grid())
+        return logits, scores
+
+
+def box_graphs(model: Sam, input_size: tuple[int, int] = (256, 256), channels: int = 3) -> Mapping[str, Graph]:
+    """Encoder and decoder graphs of a system that is prompted by boxes alone."""
+    embedding = (1, model.mask_decoder.mask_tokens.embedding_dim, *model.prompt_encoder.embedding_size)
+    corner = [0.25, 0.25, 0.5, 0.75]
+    boxes = torch.tensor([corner, corner[::-1]]) * min(input_size)
+    return {
+        "encoder": Graph(model.image_encoder, {"image": torch.rand(1, channels, *input_size)}, ("image_embedding",)),
+        "decoder": Graph(
+            BoxDecoder(model),
+            {"image_embedding": torch.rand(embedding), "boxes": boxes},
+            ("low_res_logits", "scores"),
+            per_prompt=frozenset({"boxes", "low_res_logits", "scores"}),
+        ),
+    }

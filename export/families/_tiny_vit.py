@@ -1,0 +1,219 @@
+"""TinyViT without a stem that shrinks, as LiteMedSAM and its successors use it as image encoder.
+
+Parameter names are those of the published checkpoints. Knows torch only.
+
+References: Wu et al., TinyViT: Fast Pretraining Distillation for Small Vision Transformers, ECCV 2022.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.families._sam import LayerNorm2d
+
+__all__ = ["TinyVit", "TinyVitSize"]
+
+
+@dataclass(frozen=True)
+class TinyVitSize:
+    """Widths, depths, heads and window sides of the four stages, and how far each merge into the next shrinks."""
+
+    widths: tuple[int, int, int, int] = (64, 128, 160, 320)
+    depths: tuple[int, int, int, int] = (2, 2, 6, 2)
+    heads: tuple[int, int, int, int] = (2, 4, 5, 10)
+    windows: tuple[int, int, int, int] = (7, 7, 14, 7)
+    strides: tuple[int, int, int] = (2, 2, 1)
+    outputs: int = 256
+
+
+class _ConvBn(nn.Module):
+    """Convolution and batch normalisation, which the exporter folds."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.bn(self.c(x))
+        return output
+
+
+class _PatchEmbed(nn.Module):
+    """Two 1x1 convolutions: the first stage keeps the full resolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(_ConvBn(inputs, outputs // 2), nn.GELU(), _ConvBn(outputs // 2, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.seq(x)
+        return output
+
+
+class _MbConv(nn.Module):
+    """Inverted bottleneck, activated after the sum with what came in."""
+
+    def __init__(self, width: int, expansion: int = 4) -> None:
+        super().__init__()
+        hidden = width * expansion
+        self.conv1 = _ConvBn(width, hidden)
+        self.conv2 = _ConvBn(hidden, hidden, 3, groups=hidden)
+        self.conv3 = _ConvBn(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.gelu(self.conv2(functional.gelu(self.conv1(x))))
+        return functional.gelu(x + self.conv3(hidden))
+
+
+class _Merge(nn.Module):
+    """To the next stage: another width, and half the size where the stride is 2."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _ConvBn(inputs, outputs)
+        self.conv2 = _ConvBn(outputs, outputs, 3, stride=stride, groups=outputs)
+        self.conv3 = _ConvBn(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.conv3(functional.gelu(self.conv2(functional.gelu(self.conv1(x)))))
+        return output
+
+
+class _Attention(nn.Module):
+    """Attention inside a window, with a learned bias for every offset between two pixels."""
+
+    offsets: Tensor
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
+        side = torch.arange(window)
+        apart = (side[:, None] - side).abs()
+        offsets = apart[:, None, :, None] * window + apart[:, None, :]  # y, x, other y, other x
+        self.register_buffer("offsets", offsets.reshape(window**2, window**2), persistent=False)
+
+    def _project(self, x: Tensor, part: int, scale: float = 1.0) -> Tensor:
+        """Queries, keys or values (part 0, 1, 2), (B, T, C) -> (B, heads, T, C / heads).
+
+        The checkpoint holds them in one matrix, head by head. Three products with a third of it each are faster than
+        one product that is split.
+        """
+        weight = torch.unflatten(self.qkv.weight, 0, (self.heads, 3, -1))[:, part].flatten(0, 1)
+        bias = torch.unflatten(self.qkv.bias, 0, (self.heads, 3, -1))[:, part].flatten()
+        projected = functional.linear(x, weight * scale, bias * scale)
+        return torch.unflatten(projected, -1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend inside B windows of T pixels, (B, T, C) -> (B, T, C)."""
+        x = self.norm(x)
+        q, k, v = self._project(x, 0, self.scale), self._project(x, 1), self._project(x, 2)
+        weights = torch.softmax(q @ k.transpose(-1, -2) + self.attention_biases[:, self.offsets], dim=-1)
+        output: Tensor = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        return output
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
+        return output
+
+
+class _Block(nn.Module):
+    """Window attention, a depthwise convolution and a feed-forward layer."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = _Attention(width, heads, window)
+        self.mlp = _Mlp(width)
+        self.local_conv = _ConvBn(width, width, 3, groups=width)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Attend in windows, (1, H, W, C) -> (1, H, W, C); what the last ones lack is filled with zeros."""
+        _, height, width, channels = x.shape
+        side = self.window
+        rows, columns = -(-height // side), -(-width // side)
+        x = functional.pad(x, (0, 0, 0, columns * side - width, 0, rows * side - height))
+        x = x.reshape(rows, side, columns, side, channels).transpose(1, 2)
+        x = self.attn(x.reshape(rows * columns, side * side, channels))
+        x = x.reshape(rows, columns, side, side, channels).transpose(1, 2)
+        return x.reshape(1, rows * side, columns * side, channels)[:, :height, :width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block, (1, C, H, W) -> (1, C, H, W).
+
+        Channels change places with flattened pixels, not with rows and columns: OpenVINO has a fast kernel for the
+        transposition of matrices only (a quarter of the encoder's time on a CPU).
+        """
+        size = x.shape[-2:]
+        x = torch.unflatten(x.flatten(2).transpose(1, 2), 1, size)
+        x = (x + self._attend(x)).flatten(1, 2)
+        x = self.local_conv(torch.unflatten(x.transpose(1, 2), 2, size)).flatten(2).transpose(1, 2)
+        x = x + self.mlp(x)
+        return torch.unflatten(x.transpose(1, 2), 2, size)
+
+
+class _Stage(nn.Module):
+    """Blocks, and the way to the next stage."""
+
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        output: Tensor = self.downsample(x)
+        return output
+
+
+class TinyVit(nn.Module):
+    """Image (1, 3, S, S) -> embedding (1, 256, S / 4, S / 4)."""
+
+    def __init__(self, size: TinyVitSize | None = None) -> None:
+        super().__init__()
+        size = size or TinyVitSize()
+        self.patch_embed = _PatchEmbed(3, size.widths[0])
+        merges = [
+            _Merge(inputs, outputs, stride)
+            for inputs, outputs, stride in zip(size.widths[:-1], size.widths[1:], size.strides, strict=True)
+        ]
+        stages = []
+        for index, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
+            blocks: list[nn.Module] = [
+                _MbConv(width) if index == 0 else _Block(width, size.heads[index], size.windows[index])
+                for _ in range(depth)
+            ]
+            stages.append(_Stage(blocks, merges[index] if index < len(merges) else nn.Identity()))
+        self.layers = nn.ModuleList(stages)
+        self.neck = nn.Sequential(
+            nn.Conv2d(size.widths[-1], size.outputs, 1, bias=False),
+            LayerNorm2d(size.outputs),
+            nn.Conv2d(size.outputs, size.outputs, 3, padding=1, bias=False),
+            LayerNorm2d(size.outputs),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode one image."""
+        x = self.patch_embed(image)
+        for stage in self.layers:
+            x = stage(x)
+        output: Tensor = self.neck(x)
+        return output

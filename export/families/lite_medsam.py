@@ -1,0 +1,57 @@
+"""LiteMedSAM: SAM's prompts and decoder on a TinyViT encoder of 256 pixels, the baseline of the CVPR 2024 challenge.
+
+Knows this system's published facts; all its torch code is shared with its successors.
+
+References: Ma et al., Segment Anything in Medical Images on Laptop, CVPR 2024 challenge;
+Ma et al., Segment Anything in Medical Images, Nature Communications 15, 2024.
+"""
+
+from __future__ import annotations
+
+from export.families import Facts, Family
+from export.families._sam import MaskDecoder, PromptEncoder, Sam, box_graphs
+from export.families._tiny_vit import TinyVit
+from runtime.manifest import (
+    BoxPrompt,
+    EmbeddingTensor,
+    Input,
+    Licence,
+    LoopSettings,
+    Normalise,
+    Output,
+    Prompts,
+    Propagation,
+)
+
+__all__ = ["FAMILY"]
+
+
+def _build() -> Sam:
+    return Sam(TinyVit(), PromptEncoder(256, embedding_size=(64, 64), input_size=(256, 256)), MaskDecoder(256))
+
+
+FAMILY = Family(
+    name="lite_medsam",
+    title="LiteMedSAM",
+    paper="https://doi.org/10.1038/s41467-024-44824-z",
+    repository="https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM",
+    revision="b0fab476e54e631dd412b25e0db9fdf2a2b0f54c",
+    licence=Licence(spdx="Apache-2.0", url="https://github.com/bowang-lab/MedSAM/blob/LiteMedSAM/LICENSE"),
+    weights="https://drive.google.com/file/d/18Zed-TUTsmr2zc5CHUWd5Tu13nb6vq6z",
+    gflops=(74.9, 3.6),
+    facts=Facts(
+        input=Input(
+            size=(256, 256),
+            resize="longest_side",
+            interpolation="area",
+            normalise=Normalise(kind="min_max"),
+            pad="bottom_right",
+        ),
+        embedding=(EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64)),),
+        prompts=Prompts(box=BoxPrompt(use="required", rounding="truncate")),
+        output=Output(low_res_size=(256, 256)),
+        propagation=Propagation(published=LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
+    ),
+    build=_build,
+    graphs=box_graphs,
+)

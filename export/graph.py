@@ -1,0 +1,129 @@
+"""One torch module -> one ONNX file, and optionally OpenVINO IR; the weights in float32 or float16.
+
+Knows torch's exporter and the two graph formats. Must not know families, checkpoints or bundles.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from export.families import Graph
+
+__all__ = ["OPSET", "write_onnx", "write_openvino"]
+
+OPSET = 18
+"""Version of the ONNX operators; the one that torch's exporter writes without converting."""
+
+_FOLD_BYTES = 1 << 28
+_KEEP_FLOAT32 = 1024
+_FLOAT16_LIMIT = 65504.0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from telling users about its own deprecations and about torchvision."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
+    """Export a graph to one self-contained ONNX file; what does not depend on the input is computed now.
+
+    With `half_weights` large weights are stored in float16 and widened by a cast, which the engines fold when they load
+    the file; inputs, outputs and arithmetic stay float32.
+    """
+    import torch
+    from onnxscript import optimizer
+
+    dynamic = {
+        name: {0: torch.export.Dim("prompts", min=1)} if name in graph.per_prompt else None for name in graph.inputs
+    }
+    module = graph.module.eval()
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(graph.inputs.values()),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamic_shapes=tuple(dynamic.values()),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None  # only the exporter without dynamo returns None
+        optimizer.optimize_ir(program.model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
+        _drop_exporter_notes(program.model)
+        if half_weights:
+            _halve(program.model)
+        program.save(path, external_data=False)
+
+
+def _drop_exporter_notes(model: Any) -> None:
+    """Leave out what the exporter notes on every node: stack traces with paths of this machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _halve(model: Any) -> None:
+    """Store large float32 weights in float16, each followed by a cast back.
+
+    Short ones (biases, normalisation) stay: they are few bytes, and coordinates are among them. So does a weight that
+    float16 cannot hold.
+    """
+    import numpy as np
+    import onnx_ir
+
+    graph = model.graph
+    for name, value in list(graph.initializers.items()):
+        weight = value.const_value
+        if weight is None or weight.dtype != onnx_ir.DataType.FLOAT or weight.size < _KEEP_FLOAT32:
+            continue
+        array = weight.numpy()
+        if not np.abs(array).max() <= _FLOAT16_LIMIT:
+            continue
+        half = onnx_ir.Value(
+            name=f"{name}_half",
+            shape=onnx_ir.Shape(array.shape),
+            type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT16),
+            const_value=onnx_ir.tensor(array.astype(np.float16), name=f"{name}_half"),
+        )
+        cast = onnx_ir.node("Cast", inputs=[half], attributes={"to": onnx_ir.DataType.FLOAT}, name=f"{name}_widened")
+        widened = cast.outputs[0]
+        widened.name, widened.shape, widened.type = f"{name}_float", value.shape, value.type
+        value.replace_all_uses_with(widened)
+        graph.initializers.pop(name)
+        graph.initializers[half.name] = half
+        graph.insert_before(graph[0], cast)
+
+
+def write_openvino(onnx_path: Path, path: Path, *, half_weights: bool = False) -> None:
+    """Convert an ONNX file to OpenVINO IR: `path` (``.xml``) and the ``.bin`` beside it."""
+    try:
+        import openvino
+    except ImportError as error:
+        msg = f"OpenVINO IR needs openvino, which does not load ({error}); install it with 'pip install openvino'"
+        raise BackendUnavailable(msg) from error
+    with _quiet():
+        model = openvino.Core().read_model(onnx_path)
+        openvino.save_model(model, path, compress_to_fp16=half_weights)
