@@ -315,6 +315,12 @@ def test_a_world_box_is_cut_to_the_volume() -> None:
     assert world_box(volume, (*low, *high), 2) == Box((0, 3, 1, 4, 10, 3))
 
 
+def test_an_edge_between_two_voxels_takes_both_of_them_in() -> None:
+    volume = volume_of(scene(), ((0, 1, 2), (False, False, False)))
+    low, high = centre_mm(RAS_AFFINE, (1.5, 3.49, 1)), centre_mm(RAS_AFFINE, (4.5, 8.51, 3))
+    assert world_box(volume, (*low, *high), 2) == Box((1, 3, 1, 5, 9, 3))
+
+
 def test_a_world_box_beside_the_volume_says_where_it_is_in_voxels() -> None:
     volume = volume_of(scene(), ((0, 1, 2), (False, False, False)))
     low, high = centre_mm(RAS_AFFINE, (-9, 3, 1)), centre_mm(RAS_AFFINE, (-4, 5, 3))

@@ -221,21 +221,24 @@ def test_boxes_of_one_name_have_one_colour(tmp_path: Path) -> None:
 def test_a_preview_is_turned_as_the_canonical_view_is(tmp_path: Path) -> None:
     shape = (100, 120, 3)
     label_map = np.zeros(shape, np.uint8)
-    label_map[5:25, 10:40, 1] = 1
-    affine = np.diag([1.0, 1.0, 3.0, 1.0])  # R, A, S: columns and rows are flipped
+    label_map[5:25, 10:40, 0] = 1
+    affine = np.diag([1.0, 1.0, -3.0, 1.0])  # R, A, I: columns, rows and slices are flipped
     one = ObjectResult("a", 1, 0.5, (), (0, 0, 0), np.zeros((0, 0, 0), np.bool_), shape)
     result = segmentation(Volume(np.full(shape, 90, np.uint8), affine=affine), label_map, one)
-    picture = preview(result, tmp_path / "preview.png", slice_index=1)
+    picture = preview(result, tmp_path / "preview.png", slice_index=0)
     scale = picture.shape[1] / 100
     rows, columns = np.nonzero((picture == object_colour(0)).all(axis=2))
     assert columns.min() / scale == pytest.approx(99 - 24, abs=1)
     assert rows.min() / scale == pytest.approx(119 - 39, abs=1)
 
 
-def test_pixels_that_are_not_square_are_shown_in_their_proportions(tmp_path: Path) -> None:
-    shape = (40, 100, 8)
-    volume = Volume(np.full(shape, 90, np.uint8), affine=np.diag([1.0, 1.0, 5.0, 1.0]), spacing=(1.0, 1.0, 5.0))
-    result = segmentation(volume, np.zeros(shape, np.uint8), slice_axis=0)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_pixels_that_are_not_square_are_shown_in_their_proportions(tmp_path: Path, swapped: bool) -> None:
+    """Sagittal slices of 100 rows from front to back, 8 slices 5 mm apart; stored as A, S or as S, A."""
+    shape = (40, 8, 100) if swapped else (40, 100, 8)
+    affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    affine[:3, :3] = affine[:3, [0, 2, 1]] if swapped else affine[:3, :3]
+    result = segmentation(Volume(np.full(shape, 90, np.uint8), affine=affine), np.zeros(shape, np.uint8), slice_axis=0)
     picture = preview(result, tmp_path / "preview.png", slice_index=3)
     assert picture.shape[0] / picture.shape[1] == pytest.approx(8 * 5 / 100, rel=0.05)
 

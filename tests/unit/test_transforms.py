@@ -37,6 +37,7 @@ STRETCH = {"input": {"size": [320, 192], "resize": "stretch", "pad": "none"}}
         ((1, 1024), (1, 256)),  # 0.25: at least one pixel
         ((1024, 2), (256, 1)),  # exactly 0.5, rounded up
         ((101, 99), (256, 251)),  # 250.93
+        ((99, 101), (251, 256)),
         ((1, 1), (256, 256)),
     ],
 )
@@ -200,7 +201,7 @@ def assert_close(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
     assert (found != wanted).mean() < 1e-3
 
 
-@pytest.mark.parametrize("size", [(300, 217), (100, 160), (256, 256), (512, 200)])
+@pytest.mark.parametrize("size", [(300, 217), (100, 160), (256, 256), (512, 200), (256, 187), (187, 256)])
 @pytest.mark.parametrize("upsample", ["direct", "via_input"])
 def test_the_padding_is_cropped_before_the_way_back(size: tuple[int, int], upsample: str) -> None:
     facts = manifest({"output": {"low_res_size": [64, 64], "upsample": upsample}})

@@ -69,6 +69,9 @@ def test_a_challenge_file_brings_its_boxes(run: Runner, tmp_path: Path) -> None:
     done = run(file, "--json")
     assert done.code == 0
     assert [one["label"] for one in done.json["objects"]] == [1, 2]
+    halves = [int(inside(tuple(box)).sum()) for box in boxes.tolist()]
+    assert [one["voxels"] for one in done.json["objects"]] == halves
+    assert halves[0] != halves[1]
     with np.load(tmp_path / "3D_case_seg.npz") as data:
         segs = data["segs"].transpose(2, 1, 0)
     np.testing.assert_array_equal(segs == 1, inside((8, 18, 1, 20, 50, 7)))
@@ -178,7 +181,7 @@ def test_the_published_loop_is_an_option(run: Runner, volume_file: Path) -> None
 
 
 def test_boxes_in_millimetres_are_axial_and_may_be_negative(run: Runner, tmp_path: Path) -> None:
-    storage = STORAGES[21]
+    storage = ((2, 0, 1), (True, False, True))  # slices along k are coronal
     file = scene_file(tmp_path / "stored.nii", storage)
     corners = [(RAS_AFFINE @ (*corner, 1))[:3] for corner in (BOX[:3], BOX[3:])]
     assert corners[0][0] < 0, "the test needs a negative number"
