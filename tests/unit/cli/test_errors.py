@@ -301,6 +301,23 @@ sys.exit(cli.main(sys.argv[1:]))
     assert left_behind(tmp_path, file) == []
 
 
+# Warnings
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_cache_that_cannot_be_written_is_a_warning_unless_quiet(models: Path, tmp_path: Path, quiet: bool) -> None:
+    file = scene_file(tmp_path / "scan.nii.gz")
+    (tmp_path / "no-folder").touch()
+    words = (file, "--box", SOLID, "--bundle", models / "tiny", "--backend", "onnxruntime", *(["-q"] if quiet else []))
+    code = "import sys; from runtime import cli; sys.exit(cli.main(sys.argv[1:]))"
+    process = start_python(code, *words, environment={"LITE_INFER_CACHE": str(tmp_path / "no-folder")})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (out == "") == quiet
+    assert err.count("lite-infer: ") == (0 if quiet else 1)
+    assert (err == "") == quiet
+
+
 # Tracebacks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from scenes import STORAGES, box_in
 from tiny_bundle import (
     BOX,
     SCENE_SHAPE,
+    disc,
     inside,
     open_session,
     scene_volume,
     unstored,
 )
 
-from runtime.cache import EmbeddingCache
+from runtime import session as session_module
+from runtime.cache import EmbeddingCache, content_digest
 from runtime.segmentation import Segmentation
 
 # The cache
@@ -80,6 +83,30 @@ def test_another_engine_does_not_share_the_embeddings(bundle: Path) -> None:
     for engine in ENGINES:
         with open_session(bundle, backend=engine, precision="fp32") as session:
             assert session.segment(scene_volume(), box=BOX).timings["slices_cached"] == 0
+
+
+def test_the_key_covers_pixels_graph_engine_precision_and_transform(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = session_module.embedding_key
+    keys: list[tuple[bytes, dict[str, str]]] = []
+
+    def recorded(content: bytes, **parts: str) -> str:
+        keys.append((content, parts))
+        return original(content, **parts)
+
+    monkeypatch.setattr(session_module, "embedding_key", recorded)
+    image, _ = disc()
+    with open_session(bundle, cache=False) as session:
+        session.encode(image)
+        facts = session.manifest
+    ((content, parts),) = keys
+    assert content == content_digest(image)
+    assert parts["graph_sha256"] == facts.files["encoder.onnx"].sha256
+    assert parts["backend"] == f"onnxruntime {version('onnxruntime')}"
+    assert parts["precision"] == "fp32"
+    for fact in ("longest_side", "area", "min_max", "bottom_right", "stored_dtype", "float16"):
+        assert fact in parts["transform"], fact
 
 
 def test_a_cache_of_the_caller_stays_open(bundle: Path) -> None:
