@@ -85,10 +85,9 @@ def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions)
     from export.graph import write_onnx, write_openvino
 
     onnx, openvino = folder / f"{role}.onnx", folder / f"{role}.xml"
-    half = options.precision == "fp16"
-    write_onnx(graph, onnx, half_weights=half)
+    write_onnx(graph, onnx, half_weights=options.precision == "fp16")
     if "openvino" in options.formats:
-        write_openvino(onnx, openvino, half_weights=half)
+        write_openvino(onnx, openvino)
     if "onnx" not in options.formats:
         onnx.unlink()
     return GraphFiles(onnx=onnx.name if onnx.exists() else None, openvino=openvino.name if openvino.exists() else None)

@@ -117,8 +117,8 @@ def _halve(model: Any) -> None:
         graph.insert_before(graph[0], cast)
 
 
-def write_openvino(onnx_path: Path, path: Path, *, half_weights: bool = False) -> None:
-    """Convert an ONNX file to OpenVINO IR: `path` (``.xml``) and the ``.bin`` beside it."""
+def write_openvino(onnx_path: Path, path: Path) -> None:
+    """Convert an ONNX file to OpenVINO IR: `path` (``.xml``) and the ``.bin`` beside it, weights as they are."""
     try:
         import openvino
     except ImportError as error:
@@ -126,4 +126,4 @@ def write_openvino(onnx_path: Path, path: Path, *, half_weights: bool = False) -
         raise BackendUnavailable(msg) from error
     with _quiet():
         model = openvino.Core().read_model(onnx_path)
-        openvino.save_model(model, path, compress_to_fp16=half_weights)
+        openvino.save_model(model, path, compress_to_fp16=False)

@@ -1,0 +1,205 @@
+"""The command line ``lite-infer-export``: parse, call, print.
+
+Knows argparse and exit codes; does nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import runtime
+from runtime import errors
+
+if TYPE_CHECKING:
+    from export.families import Family
+
+__all__ = ["main"]
+
+EXIT_CODES: tuple[tuple[type[errors.LiteInferError], int], ...] = (
+    (errors.PromptError, 2),
+    (errors.ImageError, 3),
+    (errors.BundleError, 4),
+    (errors.CheckpointError, 4),
+    (errors.BackendError, 5),
+    (errors.OutputError, 6),
+    (errors.Cancelled, 130),
+)
+FAILED = 1
+"""Exit code of a verification that found a difference."""
+
+_ROW = "{:8}  {:11}  {:22}  {:>8}  {:>8}  {}"
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir")
+
+_EPILOG = """\
+examples:
+  lite-infer-export families
+  lite-infer-export convert --checkpoint lite_medsam.pth --output lite-medsam
+  lite-infer-export verify lite-medsam --goldens shared/conformance/lite_medsam
+  lite-infer ct.nii.gz --bundle ./lite-medsam --box 10,20,80,90"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise errors.PromptError(f"{message}; see {self.prog} --help")  # noqa: EM102 - argparse hands it over
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 usage, 4 checkpoint or bundle, 6 output."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments)
+    except (errors.LiteInferError, ModuleNotFoundError) as error:
+        if debug or (isinstance(error, ModuleNotFoundError) and not _is_extra(error)):
+            raise
+        text = str(error)
+        if not isinstance(error, errors.LiteInferError):
+            text = f"{error.name} is not installed; install it with: pip install 'lite-infer[export]'"
+        print(f"lite-infer-export: error: {text}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 5)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does; so must what is still buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("lite-infer-export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _is_extra(error: ModuleNotFoundError) -> bool:
+    """Whether what is missing is one of the packages that the extra `export` brings."""
+    return (error.name or "").split(".")[0] in _PACKAGES
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from export.convert import FORMATS, PRECISIONS
+    from export.families import FAMILIES
+    from runtime.backends import BACKENDS
+
+    parser = _Parser(
+        prog="lite-infer-export",
+        description="Convert published PyTorch checkpoints into bundles, and show that they are right.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lite-infer {runtime.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    convert = commands.add_parser("convert", help="checkpoint -> bundle")
+    convert.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="published PyTorch weights")
+    convert.add_argument("--output", "-o", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    convert.add_argument("--family", choices=FAMILIES, help="default: found out from the names of the weights")
+    convert.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the stored weights")
+    convert.add_argument(
+        "--format", dest="formats", choices=(*FORMATS, "both"), default="onnx", help="both engines read onnx"
+    )
+    convert.add_argument("--name", help="of the bundle; default: the family's")
+    convert.add_argument("--force", action="store_true", help="replace an existing bundle")
+    convert.add_argument("--unsafe-pickle", action="store_true", help="run code from the file: only if you trust it")
+    convert.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    convert.set_defaults(command=_convert)
+
+    verify = commands.add_parser("verify", help="replay what the authors' code gave")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verify.add_argument("--goldens", type=Path, required=True, metavar="DIR", help="folder with case_0.npz")
+    verify.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
+    verify.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verify.set_defaults(command=_verify)
+
+    families = commands.add_parser("families", help="list the systems that convert")
+    families.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    families.set_defaults(command=_families)
+    for command in (convert, verify, families):
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from export.convert import FORMATS, ConvertOptions, convert
+
+    convert(
+        options.checkpoint,
+        options.output,
+        family=options.family,
+        options=ConvertOptions(
+            precision=options.precision,
+            formats=FORMATS if options.formats == "both" else (options.formats,),
+            name=options.name,
+            force=options.force,
+            unsafe_pickle=options.unsafe_pickle,
+            report=(lambda _: None) if options.quiet else print,
+        ),
+    )
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from export.verify import verify
+    from runtime.backends import BACKENDS
+
+    backends = BACKENDS if options.backend == "all" else (options.backend,)
+    if not options.json:
+        print(_ROW.format("case", "backend", "stage", "found", "limit", ""))
+    checks = []
+    for check in verify(options.bundle, options.goldens, backends=backends):
+        checks.append(check)
+        if not options.json:
+            found, limit = f"{check.found:.1e}", f"{check.limit:.1e}"
+            verdict = "ok" if check.passed else "FAILED"
+            print(_ROW.format(check.case, check.backend, check.stage, found, limit, verdict), flush=True)
+    failed = [check for check in checks if not check.passed]
+    if options.json:
+        rows = [asdict(check) | {"passed": check.passed} for check in checks]
+        print(json.dumps({"passed": not failed, "checks": rows}, indent=2))
+    else:
+        print(f"{len(checks) - len(failed)} of {len(checks)} checks passed")
+    return FAILED if failed else 0
+
+
+def _families(options: argparse.Namespace) -> int:
+    from export.families import load_families
+
+    families = load_families()
+    if options.json:
+        print(json.dumps([_row(family) for family in families], indent=2))
+        return 0
+    for row in map(_row, families):
+        print(
+            f"{row['name']}: {row['title']}, {row['licence']}\n"
+            f"  input {row['input']}, prompts {', '.join(row['prompts'])}; "
+            f"{row['encoder_gflops']} GFLOPs a slice, {row['decoder_gflops']} a prompt\n"
+            f"  paper    {row['paper']}\n  code     {row['repository']}\n  weights  {row['weights']}"
+        )
+    return 0
+
+
+def _row(family: Family) -> dict[str, Any]:
+    """One family as JSON."""
+    prompts = family.facts.prompts
+    kinds = {"box": prompts.box, "points": prompts.points, "mask": prompts.mask, "modality": prompts.modality}
+    return {
+        "name": family.name,
+        "title": family.title,
+        "input": "x".join(map(str, family.facts.input.size)),
+        "prompts": [kind for kind, prompt in kinds.items() if prompt is not None],
+        "encoder_gflops": family.gflops[0],
+        "decoder_gflops": family.gflops[1],
+        "licence": family.licence.spdx,
+        "paper": family.paper,
+        "repository": family.repository,
+        "weights": family.weights,
+    }

@@ -1,0 +1,98 @@
+"""Read goldens: what a system's own code made of a few images, stage by stage.
+
+A folder holds ``case_*.npz`` (one image with boxes each), and optionally ``case_3d.npz`` (a volume through the
+published loop) and ``loop_3d.npz`` (that loop with a stand-in decoder). Knows the arrays' names; knows no bundle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import BundleError
+
+__all__ = ["Goldens", "boolean_masks", "read_goldens", "sample_like", "stand_in"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_IMAGE_CASE = re.compile(r"case_\d+\.npz")
+_IMAGE_ARRAYS = ("image", "boxes", "embedding_sample", "prompt_boxes", "low_res_logits", "iou", "mask")
+
+
+@dataclass(frozen=True)
+class Goldens:
+    """The goldens of one system: image cases by name, and where there are any, the volume and the loop."""
+
+    images: Mapping[str, Arrays]
+    volume: Arrays | None
+    loop: Arrays | None
+
+
+def read_goldens(folder: Path) -> Goldens:
+    """Read a folder of goldens; BundleError if it has none or they lack arrays."""
+    images = {path.stem: _read(path, _IMAGE_ARRAYS) for path in sorted(folder.glob("case_*.npz")) if _is_image(path)}
+    if not images:
+        msg = f"{folder}: no case_0.npz there; wanted a folder of goldens of one system"
+        raise BundleError(msg)
+    volume, loop = folder / "case_3d.npz", folder / "loop_3d.npz"
+    wanted = ("boxes", "call_prompt_boxes", "segs")
+    calls = ("call_box_and_slice", "call_low_res_logits_cropped", "call_iou", "volume")
+    return Goldens(
+        images=images,
+        volume=_read(volume, (*wanted, *calls)) if volume.exists() else None,
+        loop=_read(loop, (*wanted, "shape")) if loop.exists() else None,
+    )
+
+
+def _is_image(path: Path) -> bool:
+    return _IMAGE_CASE.fullmatch(path.name) is not None
+
+
+def _read(path: Path, wanted: tuple[str, ...]) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        msg = f"{path}: cannot be read ({error}); wanted arrays in a .npz file"
+        raise BundleError(msg) from error
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        msg = f"{path} lacks {', '.join(missing)}; verify replays box-prompted goldens"
+        raise BundleError(msg)
+    return arrays
+
+
+def sample_like(arrays: Arrays, name: str, tensor: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Pair a tensor with its golden, stored whole under `name` or sampled at a stride, as flat arrays."""
+    if name in arrays:
+        return tensor.reshape(-1), arrays[name].reshape(-1)
+    return tensor.reshape(-1)[:: int(arrays[f"{name}_stride"])], arrays[f"{name}_sample"]
+
+
+def boolean_masks(arrays: Arrays) -> NDArray[np.bool_] | None:
+    """Masks per box where the goldens pack them, shape (N, H, W); None where they hold one label map."""
+    if "mask_shape" not in arrays:
+        return None
+    shape = tuple(int(side) for side in arrays["mask_shape"])
+    return np.unpackbits(arrays["mask"])[: int(np.prod(shape))].reshape(shape).astype(np.bool_)
+
+
+def stand_in(call: int, box: NDArray[Any], side: int) -> NDArray[np.float32]:
+    """Logits (256, 256) of the stand-in decoder: an ellipse in the box that wanders; nothing on every fifth call.
+
+    `box` is what the prompt encoder is given, in an input frame of `side` pixels; `call` counts from 0.
+    """
+    if call % 5 == 3:
+        return np.full((256, 256), -1, np.float32)
+    x0, y0, x1, y1 = (256 / side * float(value) for value in box)
+    centre_x, centre_y = (x0 + x1) / 2 + 4 * (call % 3 - 1), (y0 + y1) / 2 + 3 * (call // 3 % 3 - 1)
+    radius_x, radius_y = max(2.0, 0.45 * (x1 - x0)), max(2.0, 0.45 * (y1 - y0))
+    y, x = np.mgrid[0:256, 0:256] + 0.5
+    logits: NDArray[np.float64] = 2 - 2 * (((x - centre_x) / radius_x) ** 2 + ((y - centre_y) / radius_y) ** 2)
+    return logits.astype(np.float32)

@@ -1,0 +1,200 @@
+"""Does a bundle give what its authors' code gave? Replays goldens through the public API, stage by stage.
+
+Knows goldens, sessions and tolerances. Must not know families or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runtime
+from export.golden import Arrays, boolean_masks, read_goldens, sample_like, stand_in
+from runtime.backends import BackendOptions, open_backend
+from runtime.bundle import open_bundle
+from runtime.manifest import Manifest
+from runtime.propagate import ObjectPlan, SlicePrompt, propagate
+from runtime.transforms import Frame, encoder_input, frame_of, masks_from_logits
+from runtime.types import Prediction
+
+__all__ = ["LIMITS", "Check", "Limits", "verify"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may differ: embeddings and scores absolute, logits over their deviation, masks as share of the pixels."""
+
+    embedding: float = 1e-3
+    logits: float = 1e-3
+    score: float = 1e-3
+    mask: float = 1e-3
+    together: float = 1e-5
+
+
+LIMITS = {"fp32": Limits(), "fp16": Limits(embedding=2e-2, logits=2e-2, score=1e-2, mask=1e-2)}
+"""By the precision that the weights are stored in."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One stage of one case: the largest difference found, and the largest one allowed."""
+
+    case: str
+    backend: str
+    stage: str
+    found: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the limit; not a number is not."""
+        return self.found <= self.limit
+
+
+def verify(bundle: Path, goldens: Path, *, backends: Sequence[str]) -> Iterator[Check]:
+    """Replay all goldens of a folder, in float32, and yield a check per case, backend and stage.
+
+    BundleError and BackendError as `runtime.Session` raises them; BundleError for unreadable goldens.
+    """
+    cases = read_goldens(goldens)
+    manifest = open_bundle(bundle).manifest
+    for case, arrays in cases.images.items():
+        yield from _check_transforms(case, arrays, manifest)
+    if cases.loop is not None:
+        yield from _check_loop(cases.loop, manifest)
+    for backend in backends:
+        with runtime.Session(bundle, backend=backend, precision="fp32", cache=False) as session:
+            for case, arrays in cases.images.items():
+                yield from _check_image(case, arrays, session)
+            if cases.volume is not None:
+                yield from _check_calls(cases.volume, session, bundle)
+                yield from _check_volume(cases.volume, session)
+
+
+def _check_transforms(case: str, arrays: Arrays, manifest: Manifest) -> Iterator[Check]:
+    """Image and boxes as the graphs get them; no backend takes part."""
+    image = arrays["image"]
+    frame = frame_of(manifest, image.shape[:2])
+    found, wanted = sample_like(arrays, "encoder_input", encoder_input(image, manifest.input, frame))
+    yield Check(case, "-", "encoder_input", _largest(found, wanted), 0.0)
+    yield Check(case, "-", "prompt_boxes", _largest(frame.boxes_to_input(arrays["boxes"]), arrays["prompt_boxes"]), 0.0)
+
+
+def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterator[Check]:
+    limits, backend = LIMITS[session.manifest.weights], session.backend
+    embedding = session.encode(arrays["image"])
+    main = embedding.tensors[session.manifest.embedding[0].name]
+    found, wanted = sample_like(arrays, "embedding", main)
+    yield Check(case, backend, "embedding", _largest(found, wanted), limits.embedding)
+    boxes, logits = arrays["boxes"], arrays["low_res_logits"]
+    prediction = session.decode(embedding, boxes=boxes)
+    deviation = float(logits.std())
+    yield Check(case, backend, "low_res_logits", _largest(prediction.low_res_logits, logits) / deviation, limits.logits)
+    yield Check(case, backend, "score", _largest(prediction.scores, arrays["iou"]), limits.score)
+    yield Check(case, backend, "mask", _wrong_pixels(prediction.masks, arrays), limits.mask)
+    alone = [session.decode(embedding, boxes=[box]).low_res_logits[0] for box in boxes]
+    difference = _largest(np.stack(alone), prediction.low_res_logits) / deviation
+    yield Check(case, backend, "one box at a time", difference, limits.together)
+
+
+def _wrong_pixels(masks: NDArray[np.bool_], arrays: Arrays) -> float:
+    """Share of the pixels that differ from the golden masks, or from the label map in which later boxes win."""
+    wanted = boolean_masks(arrays)
+    if wanted is not None:
+        return float((masks != wanted).mean())
+    labels = np.zeros(masks.shape[1:], np.int64)
+    for label, mask in enumerate(masks, 1):
+        labels[mask] = label
+    return float((labels != arrays["mask"]).mean())
+
+
+def _check_calls(arrays: Arrays, session: runtime.Session, folder: Path) -> Iterator[Check]:
+    """Every decoder call of the published run on the volume, given the box that it had there."""
+    limits, backend = LIMITS[session.manifest.weights], session.backend
+    manifest = session.manifest
+    decoder = open_backend(backend, open_bundle(folder), "decoder", BackendOptions(precision="fp32"))
+    slices = [int(index) for _, index in arrays["call_box_and_slice"]]
+    embeddings = {index: session.encode(arrays["volume"][index]).tensors for index in sorted(set(slices))}
+    logits, scores = [], []
+    wanted = arrays["call_low_res_logits_cropped"].astype(np.float32)
+    rows, columns = wanted.shape[1:]
+    for index, box in zip(slices, arrays["call_prompt_boxes"], strict=True):
+        tensors = {one.name: embeddings[index][one.name].astype(one.dtype) for one in manifest.embedding}
+        outputs = decoder.run({**tensors, "boxes": box[None].astype(np.float32)})
+        logits.append(outputs["low_res_logits"][0, 0, :rows, :columns])
+        scores.append(outputs["scores"][0, 0])
+    decoder.close()
+    rounding = np.spacing(np.abs(arrays["call_low_res_logits_cropped"])).astype(np.float32) / 2  # stored in float16
+    beyond = np.maximum(np.abs(np.stack(logits) - wanted) - rounding, 0)
+    yield Check("case_3d", backend, "low_res_logits", float(beyond.max() / wanted.std()), limits.logits)
+    yield Check("case_3d", backend, "score", _largest(np.array(scores), arrays["call_iou"]), limits.score)
+
+
+def _check_volume(arrays: Arrays, session: runtime.Session) -> Iterator[Check]:
+    """The published loop on the volume, end to end."""
+    volume = np.ascontiguousarray(arrays["volume"].transpose(2, 1, 0))  # z, y, x -> i, j, k
+    result = session.segment(volume, boxes=arrays["boxes"].tolist(), mode="published")
+    found = result.label_map.transpose(2, 1, 0)
+    limits = LIMITS[session.manifest.weights]
+    yield Check("case_3d", session.backend, "segs", float((found != arrays["segs"]).mean()), limits.mask)
+    scores = [[part.score for part in one.slices] for one in result.objects]
+    calls = [(int(box), int(index)) for box, index in arrays["call_box_and_slice"]]
+    order = np.lexsort(np.array(calls).T[::-1])
+    flat = np.array([score for one in scores for score in one])
+    same = len(flat) == len(calls)
+    difference = _largest(flat, arrays["call_iou"][order]) if same else float("nan")
+    yield Check("case_3d", session.backend, "score of each slice", difference, limits.score)
+
+
+def _check_loop(arrays: Arrays, manifest: Manifest) -> Iterator[Check]:
+    """The published loop with the stand-in decoder: every box asked for, every voxel."""
+    settings = manifest.propagation.published
+    if settings is None:
+        yield Check("loop_3d", "-", "the bundle states a published loop", float("nan"), 0.0)
+        return
+    depth, height, width = (int(side) for side in arrays["shape"])
+    frame = frame_of(manifest, (height, width))
+    asked: list[NDArray[np.float32]] = []
+    segs = np.zeros((depth, height, width), np.int64)
+
+    def decode(_: int, prompt: SlicePrompt) -> Prediction:
+        box = np.zeros(4, np.float32) if prompt.box is None else prompt.box
+        asked.append(box)
+        return _prediction(stand_in(len(asked) - 1, box, frame.input_size[0]), manifest, frame)
+
+    for label, (x0, y0, z0, x1, y1, z1) in enumerate(arrays["boxes"].tolist(), 1):
+        limit = (float(x0), float(y0), float(x1), float(y1))
+        plan = ObjectPlan(label, {(z0 + z1) // 2: limit}, extent=(z0, min(z1, depth - 1)), limit=limit)
+        for step in propagate(decode, plan, frame, settings):
+            segs[step.slice_index][step.prediction.masks[0]] = label
+    wanted = arrays["call_prompt_boxes"]
+    same = len(asked) == len(wanted)
+    yield Check("loop_3d", "-", "prompt_boxes", _largest(np.array(asked), wanted) if same else float("nan"), 0.0)
+    yield Check("loop_3d", "-", "segs", float((segs != arrays["segs"]).mean()), 0.0)
+
+
+def _prediction(logits: NDArray[np.float32], manifest: Manifest, frame: Frame) -> Prediction:
+    """Prediction of one prompt with these logits (h, w)."""
+    masks, boxes, areas = masks_from_logits(logits[None], manifest.output, frame)
+    score = np.ones(1, np.float32)
+    return Prediction(
+        low_res_logits=logits[None],
+        masks=masks,
+        scores=score,
+        candidates=masks[:, None],
+        candidate_scores=score[:, None],
+        boxes=boxes,
+        areas=areas,
+    )
+
+
+def _largest(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Largest absolute difference; not a number where the shapes differ or a value is none."""
+    if found.shape != wanted.shape:
+        return float("nan")
+    return float(np.abs(np.asarray(found, np.float64) - np.asarray(wanted, np.float64)).max())
