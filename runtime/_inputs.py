@@ -5,6 +5,7 @@ Knows `Volume` and the prompts; knows no model.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume
 from runtime.types import Box, Point
 
-__all__ = ["BARE_ARRAY", "MAX_PIXELS", "as_prompts", "bare_volume"]
+__all__ = ["BARE_ARRAY", "MAX_PIXELS", "as_array", "as_prompts", "bare_volume"]
 
 MAX_PIXELS = 1 << 28
 """Largest bare image, in pixels."""
@@ -26,6 +27,18 @@ class _BareArray:
 
 
 BARE_ARRAY = _BareArray()
+
+
+def as_array(image: Any) -> NDArray[Any]:
+    """An image as an array; a path and rows of unequal length are refused with an ImageError."""
+    if isinstance(image, str | os.PathLike):
+        msg = f"{image}: a path, where an array or a Volume was wanted; read the file with runtime.load first"
+        raise ImageError(msg)
+    try:
+        return np.asarray(image)
+    except ValueError as error:
+        msg = f"image of type {type(image).__name__}: wanted an array with equal rows"
+        raise ImageError(msg) from error
 
 
 def bare_volume(array: NDArray[Any]) -> Volume:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding
-from runtime._inputs import BARE_ARRAY, as_prompts, bare_volume
+from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import (
     Backend,
@@ -202,7 +202,7 @@ class Session:
             If the session is closed or was inherited through a fork.
         """
         self._check_usable()
-        plane = np.asarray(image)
+        plane = as_array(image)
         volume = bare_volume(plane)
         if not volume.is_2d:
             msg = f"array of shape {plane.shape}: wanted (H, W) or (H, W, 3)"
@@ -324,7 +324,7 @@ class Session:
         """
         self._check_usable()
         started = time.perf_counter()
-        volume = image if isinstance(image, Volume) else bare_volume(np.asarray(image))
+        volume = image if isinstance(image, Volume) else bare_volume(as_array(image))
         if volume.array.ndim == 4 and volume.shape[2] > 1:
             msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
             raise ImageError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_an_array_of_something_else_than_numbers_is_refused(session: Session, dt
     for use in (session.encode, lambda array: session.segment(array, box=(0, 0, 1, 1))):
         with pytest.raises(ImageError, match=r"wanted integers or floating-point numbers"):
             use(np.zeros((5, 6), dtype))
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ("ct.nii.gz", r"ct.nii.gz: a path, where an array or a Volume was wanted; read the file with runtime.load"),
+        (Path("ct.nii.gz"), r"ct.nii.gz: a path"),
+        ([[1, 2], [3]], r"image of type list: wanted an array with equal rows"),
+        (None, r"array of shape \(\): wanted \(H, W\)"),
+    ],
+)
+def test_something_else_than_an_array_is_refused(session: Session, image: Any, text: str) -> None:
+    for use in (session.encode, lambda value: session.segment(value, box=(0, 0, 1, 1))):
+        with pytest.raises(ImageError, match=text):
+            use(image)
 
 
 def test_a_prompted_slice_of_one_intensity_is_refused_and_others_are_empty(session: Session) -> None:
