@@ -97,7 +97,7 @@ class Input(_Record, frozen=True):
     normalise: Normalise
     channels: Literal[1, 3] = 3
     pad: Literal["bottom_right", "none"] = "none"
-    coordinates: Literal["exact", "resized"] = "exact"
+    coordinates: Literal["exact", "resized", "edges"] = "exact"
     spectrum: TensorName | None = None
 
 

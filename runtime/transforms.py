@@ -48,6 +48,8 @@ class Frame:
         Factors from image to input-frame coordinates.
     truncate_boxes : bool
         Whether box coordinates are cut towards zero in the input frame.
+    by_edges : bool
+        Whether the outer edges of pixels are scaled rather than their centres.
     """
 
     original_size: tuple[int, int]
@@ -55,6 +57,7 @@ class Frame:
     input_size: tuple[int, int]
     scale_xy: tuple[float, float]
     truncate_boxes: bool = False
+    by_edges: bool = False
 
     def boxes_to_input(self, boxes: NDArray[Any], *, rounded: bool = True) -> NDArray[np.float32]:
         """Map boxes into the input frame.
@@ -71,14 +74,17 @@ class Frame:
         boxes_input : ndarray of float32, shape (N, 4)
             Input-frame pixels, xyxy, both ends inclusive.
         """
-        scaled = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * (self.scale_xy * 2)
+        corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        outwards = np.array([0.0, 0.0, 1.0, 1.0]) if self.by_edges else 0.0  # from the last pixel to its far edge
+        scaled = (corners + outwards) * (self.scale_xy * 2) - outwards
         if self.truncate_boxes and rounded:
             scaled = np.trunc(scaled)
         return scaled.astype(np.float32)
 
     def points_to_input(self, points: NDArray[Any]) -> NDArray[np.float32]:
         """Map points, shape (..., 2) in xy image pixels, into the input frame (float32, same shape)."""
-        return (np.asarray(points, dtype=np.float64) * self.scale_xy).astype(np.float32)
+        half = 0.5 if self.by_edges else 0.0
+        return ((np.asarray(points, dtype=np.float64) + half) * self.scale_xy - half).astype(np.float32)
 
 
 def frame_of(manifest: Manifest, original_size: tuple[int, int]) -> Frame:
@@ -100,15 +106,16 @@ def frame_of(manifest: Manifest, original_size: tuple[int, int]) -> Frame:
     rows, columns = manifest.input.size
     box = manifest.prompts.box
     truncate = box is not None and box.rounding == "truncate"
+    by_edges = manifest.input.coordinates == "edges"
     if manifest.input.resize == "stretch":
         scale = (columns / width, rows / height)
-        return Frame(original_size, (rows, columns), (rows, columns), scale, truncate)
+        return Frame(original_size, (rows, columns), (rows, columns), scale, truncate, by_edges)
     factor = rows / max(height, width)
     resized = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
     scale = (factor, factor)
     if manifest.input.coordinates == "resized":
         scale = (resized[1] / width, resized[0] / height)
-    return Frame(original_size, resized, (rows, columns), scale, truncate)
+    return Frame(original_size, resized, (rows, columns), scale, truncate, by_edges)
 
 
 def check_supported(manifest: Manifest) -> None:

@@ -57,6 +57,13 @@ def test_stretching_fills_the_input_with_a_factor_of_its_own_for_each_axis() -> 
     assert frame.scale_xy == (2.0, 8.0)
 
 
+def test_scaling_by_edges_keeps_what_a_box_covers() -> None:
+    frame = frame_of(manifest({"input": {"coordinates": "edges"}}), (64, 128))  # twice enlarged
+    np.testing.assert_array_equal(frame.boxes_to_input(np.array([[0, 0, 127, 63]])), [[0, 0, 255, 127]])
+    np.testing.assert_array_equal(frame.boxes_to_input(np.array([[5, 6, 5, 6]])), [[10, 12, 11, 13]])
+    np.testing.assert_array_equal(frame.points_to_input(np.array([[5.0, 6.0]])), [[10.5, 12.5]])
+
+
 @pytest.mark.parametrize("size", [(h, w) for h in (1, 2, 255, 257, 4096) for w in (1, 3, 256, 1000)])
 def test_the_resized_image_always_fits_the_input(size: tuple[int, int]) -> None:
     rows, columns = frame_of(manifest(), size).resized_size
