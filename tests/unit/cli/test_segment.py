@@ -191,6 +191,10 @@ def test_boxes_in_millimetres_are_axial_and_may_be_negative(run: Runner, tmp_pat
     flat = ",".join(f"{value:g}" for corner in corners for value in corner[:2])
     assert run(file, "--world", "--box", f"{flat}@19", *WINDOW, "--json", "-o", "flat.nii").code == 0
     np.testing.assert_array_equal(unstored(labels_of(Path("flat.nii")), storage), ball())
+    # 19 mm lie on slice 3 of 9 from below; the file counts from above.
+    only = run(file, "--world", "--box", f"ball={flat}@19", "--z-range", "5,5", *WINDOW, "--json").json
+    assert only["objects"][0]["name"] == "ball"
+    assert [each["slice"] for each in only["objects"][0]["slices"]] == [5]
 
 
 def test_a_window_may_have_a_negative_level(run: Runner, volume_file: Path) -> None:
@@ -234,6 +238,14 @@ def test_a_time_point_is_chosen_by_number(run: Runner, tmp_path: Path) -> None:
     assert run(file, "--box", SOLID, "--volume", 1, "-o", "out.nii").code == 0
     np.testing.assert_array_equal(labels_of(Path("out.nii")), inside())
     assert run(file, "--box", SOLID, "--volume", 2).code == 3
+
+
+def test_a_series_is_chosen_by_number(run: Runner, shared: Path) -> None:
+    folder = shared / "data" / "dicom_zoo" / "series" / "several_series_one_folder"
+    done = run(folder, "--series", 4, "--box", "5,5,60,60", "-o", "out.nii.gz", "--json")
+    assert done.code == 0
+    assert sorted(done.json["shape"]) == [5, 88, 128]
+    assert labels_of(Path("out.nii.gz")).shape == tuple(done.json["shape"])
 
 
 def test_the_input_may_be_an_option_and_a_command_may_be_a_file(run: Runner, tmp_path: Path) -> None:
