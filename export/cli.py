@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 usage, 4 checkpoint or bundle, 6 output."""
+    """Run the command line; return the exit code: 0 done, 1 a check failed, 2 usage, 4 bad checkpoint or bundle."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:

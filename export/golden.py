@@ -7,6 +7,8 @@ published loop) and ``loop_3d.npz`` (that loop with a stand-in decoder). Knows t
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ def _read(path: Path, wanted: tuple[str, ...]) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: cannot be read ({error}); wanted arrays in a .npz file"
         raise BundleError(msg) from error
     missing = [name for name in wanted if name not in arrays]

@@ -223,7 +223,7 @@ def load_model(family: Family, state_dict: StateDict) -> nn.Module:
     weights = {name: value for name, value in state_dict.tensors.items() if not name.endswith(COUNTER)}
     broken = [name for name, value in weights.items() if torch.isnan(value).any()]
     if broken:
-        msg = f"{broken[0]} and {len(broken) - 1} more tensors of the checkpoint hold NaN: its training diverged"
+        msg = f"{broken[0]} (1 of {len(broken)} such tensors) holds NaN: the training of this checkpoint diverged"
         raise CheckpointError(msg)
     model.load_state_dict(counters | weights, strict=True)
     return model.float().eval().requires_grad_(False)
