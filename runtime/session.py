@@ -6,39 +6,28 @@ Knows every layer below; knows no file format (it takes arrays and Volumes) and 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding
+from runtime._engine import Engine
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
-from runtime.backends import (
-    Backend,
-    BackendOptions,
-    choose_backend,
-    default_threads,
-    graph_sha256,
-    open_backend,
-    resolve_precision,
-)
-from runtime.bundle import Bundle, open_bundle
-from runtime.cache import EmbeddingCache, cache_directory, content_digest, embedding_key
-from runtime.errors import ImageError, PromptError, SessionStateError
+from runtime.backends import default_threads
+from runtime.bundle import open_bundle
+from runtime.cache import EmbeddingCache
+from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import ChainSettings, LoopSettings, Manifest
 from runtime.prompts import plan_objects
-from runtime.propagate import SlicePrompt
 from runtime.segmentation import Segmentation, build_label_map, check_overlap
-from runtime.transforms import Frame, check_supported, encoder_input, frame_of
+from runtime.transforms import frame_of
 from runtime.types import Box, Embedding, Point, Prediction, whole
 
 __all__ = ["Session"]
@@ -97,54 +86,43 @@ class Session:
         if threads is not None and whole(threads, "threads") < 1:
             msg = f"threads {threads}: wanted a whole number from 1"
             raise PromptError(msg)
-        self._bundle: Bundle = open_bundle(bundle)
-        check_supported(self._bundle.manifest)
-        self._backend = choose_backend(backend, self._bundle, precision)
-        self._graph_cache = cache_directory() / "graphs"
-        self._precision = resolve_precision(precision, self._backend, self._bundle, self._graph_cache)
-        self._threads = threads or default_threads()
-        if isinstance(cache, EmbeddingCache):
-            self._cache = cache
-        else:
-            self._cache = EmbeddingCache() if cache else EmbeddingCache(disk_bytes=0)
-        self._owns_cache = not isinstance(cache, EmbeddingCache)
-        manifest = self._bundle.manifest
-        self._transform = msgspec.json.encode([manifest.input, manifest.embedding]).decode()
-        self._graph_sha256 = graph_sha256(self._backend, self._bundle, "encoder", self._precision)
-        self._engine = _engine(self._backend)
-        self._graphs: dict[str, Backend] = {}
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._closed = False
+        self._engine = Engine(
+            open_bundle(bundle),
+            backend=backend,
+            precision=precision,
+            threads=threads or default_threads(),
+            cache=cache if isinstance(cache, EmbeddingCache) else None,
+            keep_on_disk=bool(cache),
+        )
 
     @property
     def manifest(self) -> Manifest:
         """Facts of the bundle."""
-        return self._bundle.manifest
+        return self._engine.manifest
 
     @property
     def backend(self) -> str:
         """Inference engine in use: ``openvino`` or ``onnxruntime``."""
-        return self._backend
+        return self._engine.backend
 
     @property
     def precision(self) -> str:
         """Inference precision in use: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
-        return self._precision
+        return self._engine.precision
 
     @property
     def threads(self) -> int:
         """Threads of the inference engine."""
-        return self._threads
+        return self._engine.threads
 
     @property
     def cache(self) -> EmbeddingCache:
         """The embedding cache in use."""
-        return self._cache
+        return self._engine.cache
 
     def __enter__(self) -> Session:
         """Return the session; leaving the ``with`` block closes it."""
-        self._check_usable()
+        self._engine.check_usable()
         return self
 
     def __exit__(
@@ -155,16 +133,7 @@ class Session:
 
     def close(self) -> None:
         """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
-        if os.getpid() != self._pid:
-            self._closed = True  # lock and graphs are the parent's; a thread of it may have held the lock
-            return
-        with self._lock:
-            self._closed = True
-            graphs, self._graphs = self._graphs, {}
-        for graph in graphs.values():
-            graph.close()
-        if self._owns_cache:
-            self._cache.close()
+        self._engine.close()
 
     def warm_up(self) -> None:
         """Load both graphs now rather than on first use, for example while a window opens.
@@ -174,8 +143,8 @@ class Session:
         InferenceError
             If a graph does not compile.
         """
-        self._graph("encoder")
-        self._graph("decoder")
+        self._engine.graph("encoder")
+        self._engine.graph("decoder")
 
     def encode(self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None) -> Embedding:
         """Compute the embedding of one image.
@@ -201,14 +170,14 @@ class Session:
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._check_usable()
+        self._engine.check_usable()
         plane = as_array(image)
         volume = bare_volume(plane)
         if not volume.is_2d:
             msg = f"array of shape {plane.shape}: wanted (H, W) or (H, W, 3)"
             raise ImageError(msg)
         chosen = choose_window(volume, window)
-        return self._encode(plane if chosen is None else chosen.apply(plane))[0]
+        return self._engine.encode(plane if chosen is None else chosen.apply(plane))[0]
 
     def decode(
         self,
@@ -246,13 +215,13 @@ class Session:
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._check_usable()
-        self._check_own(embedding)
+        self._engine.check_usable()
+        self._engine.check_own(embedding)
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _decoding.prompt_arrays(
             self.manifest, frame, boxes=boxes, points=points, point_labels=point_labels, masks=masks
         )
-        return self._predict(embedding, arrays, frame)
+        return self._engine.predict(embedding, arrays, frame)
 
     def segment(
         self,
@@ -322,7 +291,7 @@ class Session:
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._check_usable()
+        self._engine.check_usable()
         started = time.perf_counter()
         volume = image if isinstance(image, Volume) else bare_volume(as_array(image))
         if volume.array.ndim == 4 and volume.shape[2] > 1:
@@ -340,8 +309,8 @@ class Session:
             view=view,
             frame=frame,
             window=choose_window(volume, window),
-            encode=self._encode,
-            decode=self._decode_slice,
+            encode=self._engine.encode,
+            decode=self._engine.decode_slice,
             blank=_decoding.blank(self.manifest, frame),
             settings=self._settings(mode),
             progress=progress,
@@ -361,8 +330,8 @@ class Session:
             timings=run.timings,
             window=run.window,
             slice_axis=slice_axis,
-            backend=self._backend,
-            precision=self._precision,
+            backend=self.backend,
+            precision=self.precision,
             bundle=f"{self.manifest.name} {self.manifest.version}",
             prompts=tuple(wanted),
             volume=volume,
@@ -377,66 +346,3 @@ class Session:
         found = "chain" if propagation.published is None else "chain, published"
         msg = f"mode {mode!r}: bundle {self.manifest.name!r} has {found}"
         raise PromptError(msg)
-
-    def _encode(self, pixels: NDArray[np.uint8]) -> tuple[Embedding, bool]:
-        """Embedding of a uint8 image, and whether the cache had it."""
-        height, width = pixels.shape[:2]
-        frame = frame_of(self.manifest, (height, width))
-        key = embedding_key(
-            content_digest(pixels),
-            graph_sha256=self._graph_sha256,
-            backend=self._engine,
-            precision=self._precision,
-            transform=self._transform,
-        )
-        tensors = self._cache.get(key)
-        cached = tensors is not None
-        if tensors is None:
-            tensor = encoder_input(pixels, self.manifest.input, frame)
-            outputs = self._graph("encoder").run({"image": tensor})
-            tensors = _decoding.stored(self.manifest, outputs)
-            self._cache.put(key, tensors)
-        embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256)
-        return embedding, cached
-
-    def _decode_slice(self, embedding: Embedding, prompt: SlicePrompt) -> Prediction:
-        """Decode one prompt that is in the input frame already."""
-        frame = frame_of(self.manifest, embedding.original_size)
-        return self._predict(embedding, _decoding.slice_arrays(self.manifest, prompt), frame)
-
-    def _predict(self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame) -> Prediction:
-        inputs = {**_decoding.restored(self.manifest, embedding.tensors), **prompts}
-        outputs = self._graph("decoder").run(inputs)
-        return _decoding.prediction(self.manifest, outputs, frame)
-
-    def _graph(self, role: Literal["encoder", "decoder"]) -> Backend:
-        """The graph of a role, compiled on first use."""
-        with self._lock:
-            self._check_usable()
-            if role not in self._graphs:
-                options = BackendOptions(
-                    precision=self._precision, threads=self._threads, cache_directory=self._graph_cache
-                )
-                self._graphs[role] = open_backend(self._backend, self._bundle, role, options)
-            return self._graphs[role]
-
-    def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
-            msg = "this session was created before a fork; create a new Session in the child process"
-            raise SessionStateError(msg)
-        if self._closed:
-            msg = "this session is closed; create a new Session"
-            raise SessionStateError(msg)
-
-    def _check_own(self, embedding: Embedding) -> None:
-        if embedding.graph_sha256 != self._graph_sha256:
-            msg = "this embedding was made by another bundle or precision; encode the image with this session"
-            raise PromptError(msg)
-
-
-def _engine(backend: str) -> str:
-    """Name and version of an inference engine: another version may round differently."""
-    try:
-        return f"{backend} {version(backend)}"
-    except PackageNotFoundError:  # a build of another name, such as onnxruntime-gpu
-        return backend

@@ -77,6 +77,8 @@ class Frame:
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         outwards = np.array([0.0, 0.0, 1.0, 1.0]) if self.by_edges else 0.0  # from the last pixel to its far edge
         scaled = (corners + outwards) * (self.scale_xy * 2) - outwards
+        low, high = scaled[:, :2], scaled[:, 2:]  # views; a box of less than one pixel shrinks to its centre
+        low[:], high[:] = np.where(high < low, (low + high) / 2, low), np.where(high < low, (low + high) / 2, high)
         if self.truncate_boxes and rounded:
             scaled = np.trunc(scaled)
         return scaled.astype(np.float32)

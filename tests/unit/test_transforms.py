@@ -64,6 +64,12 @@ def test_scaling_by_edges_keeps_what_a_box_covers() -> None:
     np.testing.assert_array_equal(frame.points_to_input(np.array([[5.0, 6.0]])), [[10.5, 12.5]])
 
 
+def test_scaling_by_edges_never_turns_a_small_box_inside_out() -> None:
+    facts = manifest({"input": {"coordinates": "edges"}, "prompts": {"box": {"rounding": "none"}}})
+    frame = frame_of(facts, (512, 1024))  # shrunk to a quarter
+    np.testing.assert_array_equal(frame.boxes_to_input(np.array([[10, 20, 10, 27]])), [[2.125, 5, 2.125, 6]])
+
+
 @pytest.mark.parametrize("size", [(h, w) for h in (1, 2, 255, 257, 4096) for w in (1, 3, 256, 1000)])
 def test_the_resized_image_always_fits_the_input(size: tuple[int, int]) -> None:
     rows, columns = frame_of(manifest(), size).resized_size

@@ -189,7 +189,7 @@ def test_a_graph_that_fails_is_exit_code_5(run: Runner, volume_file: Path, monke
     def broken(*_: object, **__: object) -> None:
         raise errors.InferenceError("the engine failed")
 
-    monkeypatch.setattr("runtime.session.open_backend", broken)
+    monkeypatch.setattr("runtime._engine.open_backend", broken)
     assert_refused(run(volume_file, "--box", SOLID), 5, "the engine failed")
     assert left_behind(volume_file.parent, volume_file) == []
 

@@ -20,7 +20,7 @@ from tiny_bundle import (
     unstored,
 )
 
-from runtime import session as session_module
+from runtime import _engine as engine_module
 from runtime.cache import EmbeddingCache, content_digest
 from runtime.segmentation import Segmentation
 
@@ -88,14 +88,14 @@ def test_another_engine_does_not_share_the_embeddings(bundle: Path) -> None:
 def test_the_key_covers_pixels_graph_engine_precision_and_transform(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = session_module.embedding_key
+    original = engine_module.embedding_key
     keys: list[tuple[bytes, dict[str, str]]] = []
 
     def recorded(content: bytes, **parts: str) -> str:
         keys.append((content, parts))
         return original(content, **parts)
 
-    monkeypatch.setattr(session_module, "embedding_key", recorded)
+    monkeypatch.setattr(engine_module, "embedding_key", recorded)
     image, _ = disc()
     with open_session(bundle, cache=False) as session:
         session.encode(image)

@@ -25,7 +25,7 @@ from tiny_bundle import (
 )
 
 from runtime import Session
-from runtime import session as session_module
+from runtime import _engine as engine_module
 from runtime.errors import (
     BackendError,
     BundleError,
@@ -89,13 +89,13 @@ def test_many_threads_share_a_session(bundle: Path) -> None:
 
 def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roles: list[str] = []
-    original = session_module.open_backend
+    original = engine_module.open_backend
 
     def counted(name: str, found: Any, role: str, options: Any) -> Any:
         roles.append(role)
         return original(name, found, role, options)
 
-    monkeypatch.setattr(session_module, "open_backend", counted)
+    monkeypatch.setattr(engine_module, "open_backend", counted)
     with open_session(bundle, cache=False) as session:
         assert roles == []
         with ThreadPoolExecutor(6) as pool:
@@ -125,11 +125,11 @@ def test_a_child_process_is_told_to_open_a_session_of_its_own(bundle: Path, lock
     queue = context.SimpleQueue()
     with open_session(bundle) as session:
         if locked:
-            session._lock.acquire()
+            session._engine._lock.acquire()
         child = context.Process(target=_in_child, args=(session, queue))
         child.start()
         if locked:
-            session._lock.release()
+            session._engine._lock.release()
         child.join(20)
         alive = child.is_alive()
         if alive:
