@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Facts", "Family", "Graph", "load_families", "load_family"]
 
-FAMILIES = ("lite_medsam",)
+FAMILIES = ("lite_medsam", "medsam", "sam_vit_b")
 """Names of all families; each is a module of this package with a constant `FAMILY`."""
 
 

@@ -94,31 +94,36 @@ class _Attention(nn.Module):
         x = x.reshape(1, count * self.side, count * self.side, self.proj.in_features)
         return x[:, : self.grid, : self.grid].flatten(1, 2)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: slice) -> Tensor:
-        """Let the patches of some rows of each window look at the whole window, -> (W, heads, rows * side, D).
+    def _between(self, vectors: Tensor) -> Tensor:
+        """Vectors for pairs of places, to be multiplied by scaled queries, (2 * side - 1, D) -> (place, D, other)."""
+        return vectors[self.offsets].transpose(1, 2) / self.scale
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+        """Let some rows of patches (W, heads, rows, side, D) look at all of their window, -> (W, heads, T, D).
 
         A score is the product of query and key, plus that of the query and a vector for the rows between the two,
         plus that of the query and a vector for the columns between them.
         """
-        by_row = self.rel_pos_h[self.offsets[rows]].transpose(1, 2) / self.scale  # (rows, D, other rows)
-        by_column = self.rel_pos_w[self.offsets].transpose(1, 2) / self.scale  # (columns, D, other columns)
-        q = torch.unflatten(q, 2, (self.side, self.side))[:, :, rows]
-        down = q @ by_row  # (W, heads, rows, columns, other rows)
-        across = (q.transpose(2, 3) @ by_column).transpose(2, 3)
+        down = q @ by_row  # (W, heads, row, column, other row)
+        across = (q.transpose(2, 3) @ by_column).transpose(2, 3)  # (W, heads, row, column, other column)
         apart = down[..., None] + across[..., None, :]
         scores = q.flatten(2, 3) @ k.transpose(2, 3) + apart.flatten(4).flatten(2, 3)
         return torch.softmax(scores, dim=-1) @ v
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend, (1, P, C) -> (1, P, C)."""
-        weights, bias = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q = self._windows(functional.linear(x, weights[0] * self.scale, bias[0] * self.scale))
-        k = self._windows(functional.linear(x, weights[1]))
-        v = self._windows(functional.linear(x, weights[2]))
+        width = self.proj.in_features
+        weight, bias = self.qkv.weight, self.qkv.bias  # of queries, keys and values in turn
+        q = self._windows(functional.linear(x, weight[:width] * self.scale, bias[:width] * self.scale))
+        k = self._windows(functional.linear(x, weight[width : 2 * width]))
+        v = self._windows(functional.linear(x, weight[2 * width :]))
         step = max(1, _SCORES // (q.shape[0] * self.heads * self.side**3))
-        starts = range(0, self.side, step)
-        seen = torch.cat([self._attend(q, k, v, slice(start, start + step)) for start in starts], dim=2)
-        return functional.linear(self._patches(seen), self.proj.weight, self.proj.bias + self.proj.weight @ bias[2])
+        parts = [slice(start, start + step) for start in range(0, self.side, step)]
+        q = torch.unflatten(q, 2, (self.side, self.side))
+        by_row, by_column = self._between(self.rel_pos_h), self._between(self.rel_pos_w)
+        seen = torch.cat([self._attend(q[:, :, rows], k, v, by_row[rows], by_column) for rows in parts], dim=2)
+        bias = self.proj.bias + self.proj.weight @ bias[2 * width :]
+        return functional.linear(self._patches(seen), self.proj.weight, bias)
 
 
 class _Mlp(nn.Module):
