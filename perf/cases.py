@@ -110,7 +110,7 @@ def _sample() -> Case:
     if not path.is_file():
         msg = "nibabel lacks its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"
         raise BackendUnavailable(msg)
-    boxes = ("ventricle=45,32,62,64@12",)
+    boxes = ("ventricles=53,50,74,65@13",)
     facts = _facts("sample", _TITLES["sample"], runtime.load(path, volume=0).array, boxes, path)
     return Case(facts, path, boxes, ".nii.gz", volume=0)
 

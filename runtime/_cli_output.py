@@ -222,7 +222,7 @@ class ProgressBar:
 
 
 def demo_command() -> list[str]:
-    """Arguments that the demo runs: nibabel's MR sample, a box around a lateral ventricle."""
+    """Arguments that the demo runs: nibabel's MR sample, a box around the lateral ventricles."""
     sample = files("nibabel") / "tests" / "data" / "example4d.nii.gz"
     if not sample.is_file():
         msg = "nibabel lacks its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"
@@ -232,7 +232,7 @@ def demo_command() -> list[str]:
         "--volume",
         "0",
         "--box",
-        "ventricle=45,32,62,64@12",
+        "ventricles=53,50,74,65@13",
         "-o",
         "demo_segmentation.nii.gz",
         "--preview",

@@ -23,7 +23,7 @@ def test_the_demo_writes_into_the_current_folder_and_says_what_it_did(run: Runne
     assert left_behind(tmp_path) == FILES
     first, *rest = done.out.splitlines()
     assert first.startswith("lite-infer ")
-    assert "--volume 0 --box ventricle=" in first
+    assert "--volume 0 --box ventricles=" in first
     assert "demo_segmentation.nii.gz" in "\n".join(rest)
     assert "demo_preview.png" in "\n".join(rest)
     assert "encode" in "\n".join(rest)
@@ -36,7 +36,7 @@ def test_the_printed_command_does_the_same(run: Runner, tmp_path: Path) -> None:
     wanted = np.asarray(nibabel.load("demo_segmentation.nii.gz").dataobj)
     for name in FILES:
         Path(name).unlink()
-    assert run(*shlex.split(first)[1:], *ENGINE, "--json").json["objects"][0]["name"] == "ventricle"
+    assert run(*shlex.split(first)[1:], *ENGINE, "--json").json["objects"][0]["name"] == "ventricles"
     np.testing.assert_array_equal(np.asarray(nibabel.load("demo_segmentation.nii.gz").dataobj), wanted)
     assert wanted.shape == (128, 96, 24)
     assert left_behind(tmp_path) == FILES
@@ -44,7 +44,7 @@ def test_the_printed_command_does_the_same(run: Runner, tmp_path: Path) -> None:
 
 def test_quiet_and_json_print_no_command(run: Runner) -> None:
     assert run("demo", *ENGINE, "-q").out == ""
-    assert run("demo", *ENGINE, "--json").json["objects"][0]["name"] == "ventricle"
+    assert run("demo", *ENGINE, "--json").json["objects"][0]["name"] == "ventricles"
 
 
 def test_a_nibabel_without_its_test_data_is_said_so(
