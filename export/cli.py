@@ -153,7 +153,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     backends = BACKENDS if options.backend == "all" else (options.backend,)
     if not options.json:
-        print(_ROW.format("case", "backend", "stage", "found", "limit", ""))
+        print(_ROW.format("case", "backend", "stage", "found", "limit", "").rstrip())
     checks = []
     for check in verify(options.bundle, options.goldens, backends=backends):
         checks.append(check)

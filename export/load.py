@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from export.families import COUNTER, Family
 from runtime.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 __all__ = ["Checkpoint", "StateDict", "load_model", "match", "read_checkpoint"]
 
@@ -79,8 +79,6 @@ def _digest(path: Path) -> str:
 
 
 def _load(path: Path, unsafe_pickle: bool) -> Any:
-    import torch
-
     if not unsafe_pickle:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -110,8 +108,6 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _state_dicts(found: Any, where: str, depth: int = 0) -> Iterator[StateDict]:
     """Find every mapping with tensors in it, down to a few levels, with and without known prefixes."""
-    import torch
-
     if isinstance(found, torch.nn.Module):
         found = found.state_dict()
     if not isinstance(found, Mapping) or depth > _DEPTH:
@@ -216,8 +212,6 @@ def load_model(family: Family, state_dict: StateDict) -> nn.Module:
 
     CheckpointError if a weight is not a number.
     """
-    import torch
-
     model = family.build()
     counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
     weights = {name: value for name, value in state_dict.tensors.items() if not name.endswith(COUNTER)}
