@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     convert = commands.add_parser("export", help="checkpoint to bundle")
     convert.add_argument("--checkpoint", type=Path, required=True)
     convert.add_argument("--output", type=Path, required=True, help="bundle folder")
-    convert.add_argument("--figures", type=Path, help="what evaluate --json wrote, to be quoted in the manifest")
+    convert.add_argument(
+        "--figures", type=Path, nargs="+", default=[], help="what evaluate --json wrote, to be quoted in the manifest"
+    )
     convert.add_argument("--dataset", default="labelled development folder", help="name of what was evaluated")
     options = parser.parse_args(arguments)
     if options.command == "export":
@@ -52,9 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     from export.pretrain.bundle import BundleFacts, write_bundle
 
-    summary = None if options.figures is None else json.loads(options.figures.read_text(encoding="utf-8"))
-    path = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
-    sys.stdout.write(f"{path}\n")
+    summary: dict[str, dict[str, object]] = {"protocols": {}}
+    for path in options.figures:
+        summary["protocols"] |= json.loads(path.read_text(encoding="utf-8"))["protocols"]
+    written = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

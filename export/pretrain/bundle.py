@@ -44,12 +44,13 @@ __all__ = ["BundleFacts", "write_bundle"]
 _CARD = """# {title}
 
 A convolutional encoder and a decoder that works in a window around the box, {parameters:.2f} million parameters,
-trained on {images} synthetic images drawn by `export/pretrain`: no medical image and no published weight went into
-it.
+trained on synthetic images and volumes that `export/pretrain` draws: no medical image and no published weight went
+into it.
 
-Give a box around the object, corrections as clicks if needed. It finds the boundary of what is in the box; it knows
-no anatomy. Rings (a box cannot tell a wall from what it encloses), long thin structures, structures without contrast
-and long propagation are its weak spots. Check every mask: this is research software and not a medical device.
+Give a box around the object; correct with clicks, without the earlier mask (that works better than with it). In a
+volume the mask of a slice prompts the next one. The model finds the boundary of what is in the box; it knows no
+anatomy. Rings (a box cannot tell a wall from what it encloses), long thin structures, structures without contrast and
+long propagation are its weak spots. Check every mask: this is research software and not a medical device.
 
 {figures}
 """
@@ -80,10 +81,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
     lines = [f"* {metric.name} on {metric.dataset}: {metric.value:.3f} ({metric.note})" for metric in metrics]
     parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
     card.write_text(
-        _CARD.format(
-            title=facts.title, parameters=parameters, images=state["images"], figures="\n".join(lines)
-        ).rstrip()
-        + "\n",
+        _CARD.format(title=facts.title, parameters=parameters, figures="\n".join(lines)).rstrip() + "\n",
         encoding="utf-8",
     )
     manifest = Manifest(
@@ -120,6 +118,7 @@ def _input(model: ModelConfig) -> Input:
         interpolation="area",
         normalise=Normalise(kind="min_max"),
         pad="bottom_right",
+        coordinates="edges",
     )
 
 
@@ -137,14 +136,19 @@ def _metrics(facts: BundleFacts) -> tuple[Metric, ...]:
     """Mean Dice over cases of the protocols that matter to users."""
     wanted = {
         "box": "tight box on the largest slice",
-        "jitter": "each side moved by up to 3 px",
-        "click_1": "box, one correction",
-        "click_4": "box, four corrections",
+        "jitter": "each side of that box moved by up to 3 px",
+        "click_1_bare": "tight box and one correction",
+        "click_4_bare": "tight box and four corrections",
+        "small/box": "tight box, objects of 20 to 99 px",
+        "slice_range": "3-D: box on the largest slice, first and last slice given",
+        "slice_only": "3-D: box on the largest slice alone",
+        "box_3d": "3-D: box of six numbers",
+        "every_slice": "3-D: true box on every slice",
     }
     found = (facts.summary or {}).get("protocols", {})
     return tuple(
         Metric(
-            name=f"dice_{key}",
+            name="dice_" + key.replace("/", "_"),
             value=round(float(found[key]["mean"]), 4),
             dataset=facts.dataset,
             note=f"{note}; mean over {found[key]['cases']} cases",

@@ -111,9 +111,11 @@ class CheckpointPredictor:
         decoder = self._network.decoder
         scale = self._size / max(embedding.original_size)
         count = len(boxes)
-        framed = torch.from_numpy((boxes * scale).astype(np.float32))
+        outwards = np.array([0.0, 0.0, 1.0, 1.0])  # a box covers in the input frame what it covers in the image
+        framed = torch.from_numpy(((boxes + outwards) * scale - outwards).astype(np.float32))
         xy, point_labels = _padded(clicks or [[] for _ in boxes])
-        points, labels = torch.from_numpy(xy * np.float32(scale)), torch.from_numpy(point_labels)
+        points = torch.from_numpy((xy + np.float32(0.5)) * np.float32(scale) - np.float32(0.5))
+        labels = torch.from_numpy(point_labels)
         masks = torch.zeros(count, 1, self._size, self._size)
         if earlier is not None:
             masks = torch.from_numpy(earlier)[:, None]
