@@ -31,7 +31,7 @@ class TrainConfig:
     """One training run; ``images`` is its whole length, at whose end the learning rate is zero."""
 
     seed: int = 1
-    images: int = 60000
+    images: int = 18000
     batch: int = 8  # images a step, all processes together
     prompts: int = 4  # prompts an image
     processes: int = 2
