@@ -96,7 +96,8 @@ class _Attention(nn.Module):
 
     def _between(self, vectors: Tensor) -> Tensor:
         """Vectors for pairs of places, to be multiplied by scaled queries, (2 * side - 1, D) -> (place, D, other)."""
-        return vectors[self.offsets].transpose(1, 2) / self.scale
+        between: Tensor = vectors[self.offsets].transpose(1, 2) / self.scale
+        return between
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
         """Let some rows of patches (W, heads, rows, side, D) look at all of their window, -> (W, heads, T, D).
@@ -122,8 +123,8 @@ class _Attention(nn.Module):
         q = torch.unflatten(q, 2, (self.side, self.side))
         by_row, by_column = self._between(self.rel_pos_h), self._between(self.rel_pos_w)
         seen = torch.cat([self._attend(q[:, :, rows], k, v, by_row[rows], by_column) for rows in parts], dim=2)
-        bias = self.proj.bias + self.proj.weight @ bias[2 * width :]
-        return functional.linear(self._patches(seen), self.proj.weight, bias)
+        shift = self.proj.bias + self.proj.weight @ bias[2 * width :]
+        return functional.linear(self._patches(seen), self.proj.weight, shift)
 
 
 class _Mlp(nn.Module):
