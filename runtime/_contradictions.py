@@ -39,6 +39,8 @@ def contradictions(manifest: Manifest) -> list[str]:
     for path in manifest.files:
         if not _FILE_PATTERN.fullmatch(path):
             found.append(f"files: {path!r} is not a plain relative path inside the bundle")
+    if manifest.prompts.modality is not None and not manifest.modalities:
+        found.append("modalities: empty, though prompts.modality asks for one of them")
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}

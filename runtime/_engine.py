@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import _decoding
+from runtime import _decoding, _prompt_arrays
 from runtime.backends import (
     Backend,
     BackendOptions,
@@ -101,10 +101,10 @@ class Engine:
         embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256)
         return embedding, cached
 
-    def decode_slice(self, embedding: Embedding, prompt: SlicePrompt) -> Prediction:
+    def decode_slice(self, embedding: Embedding, prompt: SlicePrompt, modality: int | None = None) -> Prediction:
         """Decode one prompt that is in the input frame already."""
         frame = frame_of(self.manifest, embedding.original_size)
-        return self.predict(embedding, _decoding.slice_arrays(self.manifest, prompt), frame)
+        return self.predict(embedding, _prompt_arrays.slice_arrays(self.manifest, prompt, modality), frame)
 
     def predict(self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame) -> Prediction:
         inputs = {**_decoding.restored(self.manifest, embedding.tensors), **prompts}

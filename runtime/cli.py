@@ -134,6 +134,7 @@ def _prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--z-range", metavar="FIRST,LAST", help="slices of the object, both included")
     group.add_argument("--world", action="store_true", help="boxes are in RAS millimetres, axial by default")
     group.add_argument("--mode", choices=("chain", "published"), default="chain", help="propagation")
+    group.add_argument("--modality", metavar="NAME", help="what the image shows, for bundles that ask; or its index")
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +186,7 @@ def _segment(options: argparse.Namespace) -> int:
             slice_axis=slice_axis,
             z_range=_z_range(options.z_range),
             window=options.window,
+            modality=_modality(options.modality),
             mode=options.mode,
             overlap=options.overlap,
             progress=progress,
@@ -245,6 +247,10 @@ def _z_range(text: str | None) -> tuple[int, int] | None:
         msg = f"--z-range {text!r}: wanted two slice indices, FIRST,LAST"
         raise errors.PromptError(msg) from error
     return first, last
+
+
+def _modality(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 @contextlib.contextmanager

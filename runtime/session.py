@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from runtime import _decoding
+from runtime import _decoding, _prompt_arrays
 from runtime._engine import Engine
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
@@ -187,6 +188,7 @@ class Session:
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         masks: ArrayLike | None = None,
+        modality: str | int | None = None,
     ) -> Prediction:
         """Predict one mask per prompt on an encoded image.
 
@@ -202,6 +204,8 @@ class Session:
             1 on the object, 0 beside it, -1 padding.
         masks : array-like of float32, shape (N, h, w) or (N, 1, h, w), optional
             Earlier ``low_res_logits`` of the same objects, in the input frame.
+        modality : str or int, optional
+            What the image shows, for bundles that ask: a name of ``manifest.modalities``, in any case, or its index.
 
         Returns
         -------
@@ -218,9 +222,8 @@ class Session:
         self._engine.check_usable()
         self._engine.check_own(embedding)
         frame = frame_of(self.manifest, embedding.original_size)
-        arrays = _decoding.prompt_arrays(
-            self.manifest, frame, boxes=boxes, points=points, point_labels=point_labels, masks=masks
-        )
+        given = _prompt_arrays.Given(boxes, points, point_labels, masks, modality)
+        arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
         return self._engine.predict(embedding, arrays, frame)
 
     def segment(
@@ -235,6 +238,7 @@ class Session:
         slice_axis: int = 2,
         z_range: tuple[int, int] | None = None,
         window: str | tuple[float, float] | None = None,
+        modality: str | int | None = None,
         mode: Literal["chain", "published"] = "chain",
         overlap: Literal["last", "first"] = "last",
         progress: Callable[[Progress], None] | None = None,
@@ -266,6 +270,8 @@ class Session:
             First and last slice of the objects, both included.
         window : str or tuple of 2 float, optional
             Intensity window: preset name, ``"LEVEL,WIDTH"`` or (level, width).
+        modality : str or int, optional
+            What the image shows, for bundles that ask; as `decode` takes it.
         mode : {"chain", "published"}
             lite-infer's propagation, or the published loop of the bundle's authors.
         overlap : {"last", "first"}
@@ -283,7 +289,7 @@ class Session:
         Raises
         ------
         PromptError
-            If a prompt, the window or the mode is malformed, outside the image or not understood.
+            If a prompt, the window, the modality or the mode is malformed, outside the image or not understood.
         ImageError
             If the image cannot be segmented (constant slice, colour volume).
         Cancelled
@@ -302,7 +308,8 @@ class Session:
         wanted = as_prompts((box,) if box is not None else (), (), (), slice_index)
         wanted += as_prompts(boxes, points, prompts, slice_index)
         objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
-        _decoding.check_understood(self.manifest, objects)
+        _prompt_arrays.check_understood(self.manifest, objects)
+        chosen = _prompt_arrays.modality_index(self.manifest, modality)
         frame = frame_of(self.manifest, view.shape[:2])
         run = VolumeRun(
             volume=volume,
@@ -310,7 +317,7 @@ class Session:
             frame=frame,
             window=choose_window(volume, window),
             encode=self._engine.encode,
-            decode=self._engine.decode_slice,
+            decode=partial(self._engine.decode_slice, modality=chosen),
             blank=_decoding.blank(self.manifest, frame),
             settings=self._settings(mode),
             progress=progress,

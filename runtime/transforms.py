@@ -139,8 +139,6 @@ def check_supported(manifest: Manifest) -> None:
         missing.append(f"prompts.points.derived {prompts.points.derived!r}")
     if prompts.mask is not None and (prompts.mask.kind != "logits" or prompts.mask.derived):
         missing.append(f"prompts.mask of kind {prompts.mask.kind!r}")
-    if prompts.modality is not None:
-        missing.append("prompts.modality")
     missing += [f"prompts.vectors {name!r}" for name in prompts.vectors]
     if manifest.input.spectrum is not None:
         missing.append("input.spectrum")

@@ -6,6 +6,7 @@ them: the pixels of the box that are brighter than the middle of the slice's ran
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,10 +141,19 @@ _EMBEDDING = (
 )
 
 
-def _decoder(*, clicks: bool) -> Graph:
-    nodes = (*_INSIDE, *_CLICKS) if clicks else (*_INSIDE, ("Identity", ["boxed"], ["low_res_logits"]))
+@dataclass(frozen=True)
+class Tail:
+    """What a decoder of boxes does last: nodes from ``boxed`` to ``low_res_logits``, further inputs and constants."""
+
+    nodes: tuple[Node, ...] = (("Identity", ["boxed"], ["low_res_logits"]),)
+    inputs: tuple[TensorSpec, ...] = ()
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def _decoder(*, clicks: bool, tail: Tail) -> Graph:
+    nodes = (*_INSIDE, *_CLICKS) if clicks else (*_INSIDE, *tail.nodes)
     used = {name for _, inputs, *_ in nodes for name in inputs}
-    inputs: tuple[TensorSpec, ...] = _EMBEDDING
+    inputs: tuple[TensorSpec, ...] = _EMBEDDING + tail.inputs
     outputs: tuple[TensorSpec, ...] = (TensorSpec("low_res_logits", "float32", (None, 1 + clicks, SIDE, SIDE)),)
     if clicks:
         inputs += (
@@ -158,19 +168,25 @@ def _decoder(*, clicks: bool) -> Graph:
         inputs=inputs,
         outputs=outputs,
         function=_no_function,
-        constants={name: array for name, array in _CONSTANTS.items() if name in used},
+        constants={name: array for name, array in _CONSTANTS.items() if name in used} | tail.constants,
     )
 
 
-@cache
-def _bytes(what: str, channels: int = 3) -> bytes:
-    graph = _encoder(channels) if what == "encoder" else _decoder(clicks=what == "clicks")
+def graph_bytes(graph: Graph) -> bytes:
+    """The ONNX file of a graph."""
     with TemporaryDirectory() as folder:
         return graph.save(Path(folder) / "graph.onnx").read_bytes()
 
 
-def tiny_bundle(folder: Path, *, clicks: bool = False, channels: int = 3, **changes: Any) -> Path:
-    """Write the bundle: with boxes alone, or with boxes, points, mask prompts, two candidates and scores."""
+@cache
+def _bytes(what: str, channels: int = 3) -> bytes:
+    return graph_bytes(_encoder(channels) if what == "encoder" else _decoder(clicks=what == "clicks", tail=Tail()))
+
+
+def tiny_bundle(
+    folder: Path, *, clicks: bool = False, channels: int = 3, tail: Tail | None = None, **changes: Any
+) -> Path:
+    """Write the bundle: with boxes alone, with a tail, or with boxes, points, mask prompts, two candidates, scores."""
     size = [SIDE, SIDE]
     facts: dict[str, Any] = {
         "name": "tiny",
@@ -193,7 +209,10 @@ def tiny_bundle(folder: Path, *, clicks: bool = False, channels: int = 3, **chan
     if clicks:
         facts["prompts"] = {"box": {"use": "optional"}, "points": {}, "mask": {"kind": "logits", "size": size}}
         facts["output"] = {"low_res_size": size, "candidates": 2}
-    files = {"encoder.onnx": _bytes("encoder", channels), "decoder.onnx": _bytes("clicks" if clicks else "boxes")}
+    decoder = (
+        _bytes("clicks" if clicks else "boxes") if tail is None else graph_bytes(_decoder(clicks=False, tail=tail))
+    )
+    files = {"encoder.onnx": _bytes("encoder", channels), "decoder.onnx": decoder}
     return write_bundle(folder, files, **merged(facts, changes))
 
 
@@ -267,8 +286,10 @@ __all__ = [
     "FLAT",
     "SCENE_SHAPE",
     "SIDE",
+    "Tail",
     "ball",
     "disc",
+    "graph_bytes",
     "inside",
     "open_session",
     "scene_pixels",

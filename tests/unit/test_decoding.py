@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from published import manifest
 
-from runtime import _decoding
+from runtime import _decoding, _prompt_arrays
 from runtime.errors import InferenceError
 from runtime.manifest import Manifest
 from runtime.propagate import SlicePrompt
@@ -80,13 +80,13 @@ def test_an_encoder_that_does_not_fit_its_manifest_is_found_out(outputs: dict[st
 
 def test_a_bundle_of_boxes_gets_boxes_alone() -> None:
     prompt = SlicePrompt(np.float32([1, 2, 3, 4]), *NO_POINTS)
-    inputs = _decoding.slice_arrays(manifest(), prompt)
+    inputs = _prompt_arrays.slice_arrays(manifest(), prompt)
     assert set(inputs) == {"boxes"}
     np.testing.assert_array_equal(inputs["boxes"], np.float32([[1, 2, 3, 4]]), strict=True)
 
 
 def test_what_is_missing_is_filled_as_the_format_says() -> None:
-    inputs = _decoding.slice_arrays(manifest(FULL), SlicePrompt(None, *NO_POINTS))
+    inputs = _prompt_arrays.slice_arrays(manifest(FULL), SlicePrompt(None, *NO_POINTS))
     assert np.isnan(inputs["boxes"]).all()
     assert inputs["boxes"].shape == (1, 4)
     assert inputs["points"].shape == (1, 1, 2)
@@ -100,7 +100,7 @@ def test_what_is_missing_is_filled_as_the_format_says() -> None:
 def test_what_is_given_is_passed_on() -> None:
     logits = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
     points, labels = np.float32([[3, 4], [5, 6]]), np.float32([1, 0])
-    inputs = _decoding.slice_arrays(manifest(FULL), SlicePrompt(np.float32([1, 2, 3, 4]), points, labels, logits))
+    inputs = _prompt_arrays.slice_arrays(manifest(FULL), SlicePrompt(np.float32([1, 2, 3, 4]), points, labels, logits))
     np.testing.assert_array_equal(inputs["points"], points[np.newaxis], strict=True)
     np.testing.assert_array_equal(inputs["point_labels"], labels[np.newaxis], strict=True)
     np.testing.assert_array_equal(inputs["masks"], logits[np.newaxis, np.newaxis], strict=True)
@@ -109,13 +109,10 @@ def test_what_is_given_is_passed_on() -> None:
 
 def test_boxes_and_points_go_to_the_input_frame() -> None:
     facts = manifest(FULL)
-    inputs = _decoding.prompt_arrays(
+    inputs = _prompt_arrays.prompt_arrays(
         facts,
         frame_of(facts, SIZE),
-        boxes=[[1, 2, 3, 4]],
-        points=[[[5, 6]]],
-        point_labels=[[1]],
-        masks=None,
+        _prompt_arrays.Given(boxes=[[1, 2, 3, 4]], points=[[[5, 6]]], point_labels=[[1]]),
     )
     np.testing.assert_array_equal(inputs["boxes"], np.float32([[4, 8, 12, 16]]))
     np.testing.assert_array_equal(inputs["points"], np.float32([[[20, 24]]]))

@@ -46,6 +46,13 @@ def test_a_flat_box_is_followed_through_the_volume(run: Runner, volume_file: Pat
     np.testing.assert_array_equal(labels_of(Path("out.nii")), ball())
 
 
+@pytest.mark.parametrize(("modality", "found"), [("ct", True), ("0", True), ("MR", False), ("1", False)])
+def test_the_modality_is_named_or_counted(run: Runner, volume_file: Path, modality: str, found: bool) -> None:
+    words = ("--box", SOLID, *WINDOW, "--bundle", "modality", "--modality", modality, "-o", "out.nii")
+    assert run(volume_file, *words).code == 0
+    assert labels_of(Path("out.nii")).any() == found
+
+
 @pytest.mark.parametrize("storage", STORAGES[3::16])
 def test_voxels_of_the_file_are_voxels_of_the_label_map(run: Runner, tmp_path: Path, storage: Any) -> None:
     file = scene_file(tmp_path / "stored.nii", storage)

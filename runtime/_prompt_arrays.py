@@ -1,0 +1,207 @@
+"""The decoder's inputs: prompts in image pixels, or of one slice, to arrays.
+
+Follows ``docs/bundle-format.md``, section 6. Pure functions of a manifest and arrays; knows no session and no backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from runtime.errors import PromptError
+from runtime.manifest import Manifest
+from runtime.prompts import PlannedObject
+from runtime.propagate import SlicePrompt
+from runtime.transforms import Frame
+from runtime.types import whole
+
+__all__ = ["Given", "check_understood", "modality_index", "prompt_arrays", "slice_arrays"]
+
+_NO_POINT = (np.zeros((1, 2), np.float32), np.full(1, -1, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a caller prompts with, unchecked; `Session.decode` documents each."""
+
+    boxes: ArrayLike | None = None
+    points: ArrayLike | None = None
+    point_labels: ArrayLike | None = None
+    masks: ArrayLike | None = None
+    modality: str | int | None = None
+
+
+def modality_index(manifest: Manifest, modality: str | int | None) -> int | None:
+    """Index of a modality given by name or index; None where the bundle takes none, -1 where none is given."""
+    use, names = manifest.prompts.modality, manifest.modalities
+    known = ", ".join(f"{name} ({index})" for index, name in enumerate(names))
+    if use is None:
+        if modality is not None:
+            msg = f"modality {modality!r}: bundle {manifest.name!r} takes no modality; leave it out"
+            raise PromptError(msg)
+        return None
+    if modality is None:
+        if use == "required":
+            msg = f"no modality; bundle {manifest.name!r} needs one of {known}"
+            raise PromptError(msg)
+        return -1
+    if isinstance(modality, str):
+        folded = [name.casefold() for name in names]
+        if modality.casefold() in folded:
+            return folded.index(modality.casefold())
+    elif 0 <= whole(modality, "modality") < len(names):
+        return whole(modality, "modality")
+    msg = f"modality {modality!r}: bundle {manifest.name!r} knows {known}"
+    raise PromptError(msg)
+
+
+def check_understood(manifest: Manifest, objects: Sequence[PlannedObject]) -> None:
+    """Refuse objects with prompts that the bundle does not take, before anything is computed."""
+    for one in objects:
+        _require(manifest, has_box=bool(one.plan.boxes), has_points=bool(one.plan.points), has_mask=False)
+
+
+def _require(manifest: Manifest, *, has_box: bool, has_points: bool, has_mask: bool) -> None:
+    prompts = manifest.prompts
+    takes = [name for name in ("box", "points", "mask") if getattr(prompts, name) is not None]
+    for name, given in (("box", has_box), ("points", has_points), ("mask", has_mask)):
+        if given and name not in takes:
+            msg = f"bundle {manifest.name!r} takes no {name} prompt; it understands {', '.join(takes)}"
+            raise PromptError(msg)
+    needs_box = prompts.box is not None and (
+        prompts.box.use == "required" or (prompts.points is not None and prompts.points.requires_box)
+    )
+    if needs_box and not has_box:
+        msg = f"bundle {manifest.name!r} needs a box for every object; it understands {', '.join(takes)}"
+        raise PromptError(msg)
+    if not (has_box or has_points or has_mask):
+        msg = f"no prompt; bundle {manifest.name!r} understands {', '.join(takes)}"
+        raise PromptError(msg)
+
+
+def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, NDArray[Any]]:
+    """Decoder inputs of N prompts in image pixels; PromptError for what is malformed or not understood."""
+    boxes, points, point_labels, masks = given.boxes, given.points, given.point_labels, given.masks
+    _require(manifest, has_box=boxes is not None, has_points=points is not None, has_mask=masks is not None)
+    shared = _shared(modality_index(manifest, given.modality))
+    if (points is None) != (point_labels is None):
+        msg = "points and point_labels belong together; give both"
+        raise PromptError(msg)
+    box_array = None if boxes is None else _checked_boxes(boxes, frame)
+    clicks = None if points is None else _numbers(points, "points")
+    labels = None if point_labels is None else _numbers(point_labels, "point_labels")
+    logits = None if masks is None else _numbers(masks, "masks")
+    if logits is not None and logits.ndim == 3:
+        logits = logits[:, np.newaxis]  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
+    count = next(len(array) for array in (box_array, clicks, logits) if array is not None)
+    if clicks is not None and labels is not None:
+        if clicks.ndim != 3 or clicks.shape[2] != 2 or labels.shape != clicks.shape[:2]:
+            msg = f"points {clicks.shape} with labels {labels.shape}: wanted (N, P, 2) and (N, P)"
+            raise PromptError(msg)
+        _check_points(clicks, labels, frame)
+    sizes = {len(array) for array in (box_array, clicks, logits) if array is not None}
+    if len(sizes) > 1:
+        msg = f"boxes, points and masks for {sorted(sizes)} objects: wanted the same number of each"
+        raise PromptError(msg)
+    return shared | _decoder_inputs(
+        manifest,
+        boxes=np.full((count, 4), np.nan, np.float32) if box_array is None else frame.boxes_to_input(box_array),
+        points=None if clicks is None else frame.points_to_input(clicks),
+        labels=None if labels is None else labels.astype(np.float32),
+        masks=None if logits is None else logits.astype(np.float32),
+    )
+
+
+def slice_arrays(manifest: Manifest, prompt: SlicePrompt, modality: int | None = None) -> dict[str, NDArray[Any]]:
+    """Decoder inputs of one prompt that is in the input frame already, for a modality from `modality_index`."""
+    box = np.full(4, np.nan, np.float32) if prompt.box is None else prompt.box
+    return _shared(modality) | _decoder_inputs(
+        manifest,
+        boxes=box[np.newaxis],
+        points=prompt.points[np.newaxis] if len(prompt.points) else None,
+        labels=prompt.point_labels[np.newaxis] if len(prompt.points) else None,
+        masks=None if prompt.mask_logits is None else prompt.mask_logits[np.newaxis, np.newaxis],
+    )
+
+
+def _shared(modality: int | None) -> dict[str, NDArray[Any]]:
+    """Decoder inputs that all prompts of a call share."""
+    return {} if modality is None else {"modality": np.array([modality], np.int64)}
+
+
+def _decoder_inputs(
+    manifest: Manifest,
+    *,
+    boxes: NDArray[np.float32],
+    points: NDArray[np.float32] | None,
+    labels: NDArray[np.float32] | None,
+    masks: NDArray[np.float32] | None,
+) -> dict[str, NDArray[Any]]:
+    count = len(boxes)
+    inputs: dict[str, NDArray[Any]] = {"boxes": boxes}
+    if manifest.prompts.points is not None:
+        blank_points, blank_labels = _NO_POINT
+        inputs["points"] = np.tile(blank_points, (count, 1, 1)) if points is None else points
+        inputs["point_labels"] = np.tile(blank_labels, (count, 1)) if labels is None else labels
+    if manifest.prompts.mask is not None:
+        size = manifest.prompts.mask.size
+        if masks is not None and masks.shape != (count, 1, *size):
+            msg = f"masks of shape {masks.shape}: wanted {(count, 1, *size)}, earlier low_res_logits"
+            raise PromptError(msg)
+        inputs["masks"] = np.zeros((count, 1, *size), np.float32) if masks is None else masks
+        inputs["has_mask"] = np.full(count, masks is not None, np.float32)
+    return inputs
+
+
+def _numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"{what}: wanted an array of numbers with equal rows"
+        raise PromptError(msg) from error
+    if not array.ndim:
+        msg = f"{what}: one number; wanted an array with a row for each object"
+        raise PromptError(msg)
+    if not np.isfinite(array).all():
+        msg = f"{what}: every number must be finite; remove NaN and infinity"
+        raise PromptError(msg)
+    if not array.size:
+        msg = f"{what}: an empty array; leave it out or give at least one prompt"
+        raise PromptError(msg)
+    return array
+
+
+def _checked_boxes(boxes: ArrayLike, frame: Frame) -> NDArray[np.float64]:
+    array = _numbers(boxes, "boxes")
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2 or array.shape[1] != 4:
+        msg = f"boxes of shape {array.shape}: wanted (N, 4), x0,y0,x1,y1 each"
+        raise PromptError(msg)
+    height, width = frame.original_size
+    for x0, y0, x1, y1 in array:
+        if x1 < x0 or y1 < y0:
+            msg = f"box {x0:g},{y0:g},{x1:g},{y1:g}: an upper end lies below its lower end; swap them"
+            raise PromptError(msg)
+        if min(x0, y0) < -0.5 or x1 > width - 0.5 or y1 > height - 0.5:
+            msg = (
+                f"box {x0:g},{y0:g},{x1:g},{y1:g} leaves the image: x runs from 0 to {width - 1}, y from 0 to "
+                f"{height - 1} (0-based, both ends inclusive)"
+            )
+            raise PromptError(msg)
+    return array
+
+
+def _check_points(points: NDArray[np.float64], labels: NDArray[np.float64], frame: Frame) -> None:
+    if not np.isin(labels, (-1, 0, 1)).all():
+        msg = "point_labels: wanted 1 (on the object), 0 (beside it) or -1 (padding)"
+        raise PromptError(msg)
+    height, width = frame.original_size
+    for x, y in points[labels >= 0]:
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            msg = f"point {x:g},{y:g} leaves the image: x runs from 0 to {width - 1}, y from 0 to {height - 1}"
+            raise PromptError(msg)
