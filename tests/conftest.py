@@ -41,6 +41,18 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _children_see_the_package_under_test() -> Iterator[None]:
+    """Python processes that tests start import what the tests import, not the source tree they are started in."""
+    import runtime
+
+    paths = [str(Path(runtime.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+        patch.setenv("PYTHONSAFEPATH", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The shared folder; the test is skipped where it is absent."""
