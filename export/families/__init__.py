@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Facts", "Family", "Graph", "load_families", "load_family"]
 
-FAMILIES = ("lite_medsam", "medsam", "sam_vit_b")
+FAMILIES = (
+    "lite_medsam",
+    "medsam",
+    "sam_vit_b",
+    "medficientsam_l0",
+    "medficientsam_l1",
+    "medficientsam_l2",
+    "daft",
+    "rep_medsam",
+)
 """Names of all families; each is a module of this package with a constant `FAMILY`."""
 
 
