@@ -1,11 +1,9 @@
 """How the default model is trained: synthetic scenes, network, training loop, evaluation and graphs.
 
-Two stages, then the bundle::
+One command makes the default model, in two stages and a conversion; `train`, `evaluate` and `export` are its parts::
 
-    python -m export.pretrain train --config export/pretrain/configs/default.json --output runs/images
-    python -m export.pretrain train --config export/pretrain/configs/rollout.json --start runs/images/checkpoint.pt
-        --output runs/rollouts
-    python -m export.pretrain export --checkpoint runs/rollouts/checkpoint.pt --output runtime/models/default
+    python -m export.pretrain reproduce --output runs
+    python -m export.pretrain evaluate FOLDER --bundle runs/bundle
 
 The first stage trains everything on single images, the second the decoder alone on its own propagation through
 volumes. A run that was killed continues when it is started again. The shipped weights come from one run of each; the

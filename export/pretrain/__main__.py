@@ -1,4 +1,4 @@
-"""Command line: train, evaluate, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, evaluate, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+_CONFIGS = Path(__file__).parent / "configs"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the sub-commands; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export.pretrain", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    remake = commands.add_parser("reproduce", help="both stages and the bundle, as shipped; continues a killed run")
+    remake.add_argument("--output", type=Path, required=True, help="folder of the runs and of the bundle")
     run = commands.add_parser("train", help="train from synthetic images, continuing a killed run")
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
@@ -42,12 +46,27 @@ def main(arguments: list[str] | None = None) -> int:
         return _export(options)
     if options.command == "evaluate":
         return _evaluate(options)
+    if options.command == "reproduce":
+        return _reproduce(options.output)
     if options.command == "train":
         from export.pretrain.config import load_config
         from export.pretrain.loop import train
 
         config = load_config(options.config)
         train(replace(config, images=options.images or config.images), options.output, options.start)
+    return 0
+
+
+def _reproduce(output: Path) -> int:
+    from export.pretrain.bundle import BundleFacts, write_bundle
+    from export.pretrain.config import load_config
+    from export.pretrain.loop import train
+
+    images, rollouts = output / "images", output / "rollouts"
+    train(load_config(_CONFIGS / "default.json"), images)
+    train(load_config(_CONFIGS / "rollout.json"), rollouts, images / "checkpoint.pt")
+    written = write_bundle(rollouts / "checkpoint.pt", output / "bundle", BundleFacts())
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from export.pretrain import loop  # noqa: E402
 from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
+from runtime.bundle import open_bundle  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 
 _TINY = TrainConfig(
@@ -94,3 +95,22 @@ def repository_configs() -> Path:
 def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint; train first"):
         read_checkpoint(tmp_path / "none.pt")
+
+
+def test_one_command_trains_both_stages_and_writes_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from export.pretrain import __main__ as command
+
+    small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "warmup_steps": 1, "bfloat16": False}
+    second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3, "freeze_encoder": True}
+    for name, settings in (("default", small), ("rollout", second)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(command, "_CONFIGS", tmp_path)
+    assert command.main(["reproduce", "--output", str(tmp_path / "runs")]) == 0
+    bundle = open_bundle(tmp_path / "runs" / "bundle")
+    assert capsys.readouterr().out.strip() == str(bundle.folder / "manifest.json")
+    first = read_checkpoint(tmp_path / "runs" / "images" / loop.CHECKPOINT_NAME)["ema"]
+    last = read_checkpoint(tmp_path / "runs" / "rollouts" / loop.CHECKPOINT_NAME)["ema"]
+    assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith("decoder"))
+    assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("encoder"))
