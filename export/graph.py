@@ -50,8 +50,9 @@ def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
     import torch
     from onnxscript import optimizer
 
+    free = (torch.export.Dim("prompts", min=1), graph.per_prompt), (torch.export.Dim("points", min=1), graph.per_point)
     dynamic = {
-        name: {0: torch.export.Dim("prompts", min=1)} if name in graph.per_prompt else None for name in graph.inputs
+        name: {axis: size for axis, (size, names) in enumerate(free) if name in names} or None for name in graph.inputs
     }
     module = graph.module.eval()
     with torch.no_grad(), _quiet():

@@ -18,7 +18,7 @@ from export.golden import Arrays, boolean_masks, read_goldens, sample_like, stan
 from runtime.backends import BackendOptions, open_backend
 from runtime.bundle import open_bundle
 from runtime.manifest import Manifest
-from runtime.propagate import ObjectPlan, SlicePrompt, propagate
+from runtime.propagate import Decode, ObjectPlan, SlicePrompt, propagate
 from runtime.transforms import Frame, encoder_input, frame_of, masks_from_logits
 from runtime.types import Prediction
 
@@ -72,8 +72,9 @@ def verify(bundle: Path, goldens: Path, *, backends: Sequence[str]) -> Iterator[
             for case, arrays in cases.images.items():
                 yield from _check_image(case, arrays, session)
             if cases.volume is not None:
-                yield from _check_calls(cases.volume, session, bundle)
-                yield from _check_volume(cases.volume, session)
+                with _Calls(cases.volume, session, bundle) as calls:
+                    yield from _check_calls(calls)
+                    yield from _check_drawn_volume(calls) if calls.drawn else _check_volume(cases.volume, session)
 
 
 def _check_transforms(case: str, arrays: Arrays, manifest: Manifest) -> Iterator[Check]:
@@ -92,14 +93,30 @@ def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterato
     found, wanted = sample_like(arrays, "embedding", main)
     yield Check(case, backend, "embedding", _largest(found, wanted), limits.embedding)
     boxes, logits = arrays["boxes"], arrays["low_res_logits"]
-    prediction = session.decode(embedding, boxes=boxes)
+    frame = frame_of(session.manifest, arrays["image"].shape[:2])
+    drawn = [_drawn(arrays, frame, slice(index, index + 1)) for index in range(len(boxes))]
+    prediction = session.decode(embedding, boxes=boxes, **_drawn(arrays, frame, slice(None)))
     deviation = float(logits.std())
     yield Check(case, backend, "low_res_logits", _largest(prediction.low_res_logits, logits) / deviation, limits.logits)
     yield Check(case, backend, "score", _largest(prediction.scores, arrays["iou"]), limits.score)
     yield Check(case, backend, "mask", _wrong_pixels(prediction.masks, arrays), limits.mask)
-    alone = [session.decode(embedding, boxes=[box]).low_res_logits[0] for box in boxes]
+    alone = [
+        session.decode(embedding, boxes=[box], **prompts).low_res_logits[0]
+        for box, prompts in zip(boxes, drawn, strict=True)
+    ]
     difference = _largest(np.stack(alone), prediction.low_res_logits) / deviation
     yield Check(case, backend, "one box at a time", difference, limits.together)
+
+
+def _drawn(arrays: Arrays, frame: Frame, rows: slice) -> dict[str, Any]:
+    """Points and scribbles that the authors' code drew for these boxes, where it draws any, in image pixels."""
+    if "points" not in arrays:
+        return {}
+    return {
+        "points": arrays["points"][rows].astype(np.float64) / frame.scale_xy,
+        "point_labels": arrays["point_labels"][rows],
+        "scribbles": arrays["scribble"][rows],
+    }
 
 
 def _wrong_pixels(masks: NDArray[np.bool_], arrays: Arrays) -> float:
@@ -113,22 +130,47 @@ def _wrong_pixels(masks: NDArray[np.bool_], arrays: Arrays) -> float:
     return float((labels != arrays["mask"]).mean())
 
 
-def _check_calls(arrays: Arrays, session: runtime.Session, folder: Path) -> Iterator[Check]:
+class _Calls:
+    """The decoder calls of the published run on a volume, one after the other, with what the authors' code drew."""
+
+    def __init__(self, arrays: Arrays, session: runtime.Session, folder: Path) -> None:
+        self.arrays, self.session = arrays, session
+        self.drawn = "call_points" in arrays
+        self.slices = [int(index) for _, index in arrays["call_box_and_slice"]]
+        self._embeddings: dict[int, runtime.Embedding] = {}
+        self._decoder = open_backend(session.backend, open_bundle(folder), "decoder", BackendOptions(precision="fp32"))
+
+    def __enter__(self) -> _Calls:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.close()
+
+    def run(self, call: int, index: int, box: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
+        """Logits (h, w) and score of a box in the input frame, on slice `index`, as call number `call`."""
+        if index not in self._embeddings:
+            self._embeddings[index] = self.session.encode(self.arrays["volume"][index])
+        tensors = self._embeddings[index].tensors
+        inputs = {one.name: tensors[one.name].astype(one.dtype) for one in self.session.manifest.embedding}
+        inputs["boxes"] = box[None].astype(np.float32)
+        if self.drawn:
+            points, scribble = self.arrays["call_points"][call], self.arrays["call_scribble"][call]
+            inputs["points"], inputs["point_labels"] = points[None], np.ones((1, len(points)), np.float32)
+            inputs["masks"], inputs["has_mask"] = scribble[None].astype(np.float32), np.ones(1, np.float32)
+        outputs = self._decoder.run(inputs)
+        return outputs["low_res_logits"][0, 0], float(outputs["scores"][0, 0])
+
+
+def _check_calls(calls: _Calls) -> Iterator[Check]:
     """Every decoder call of the published run on the volume, given the box that it had there."""
-    limits, backend = LIMITS[session.manifest.weights], session.backend
-    manifest = session.manifest
-    decoder = open_backend(backend, open_bundle(folder), "decoder", BackendOptions(precision="fp32"))
-    slices = [int(index) for _, index in arrays["call_box_and_slice"]]
-    embeddings = {index: session.encode(arrays["volume"][index]).tensors for index in sorted(set(slices))}
+    arrays, backend, limits = calls.arrays, calls.session.backend, LIMITS[calls.session.manifest.weights]
     logits, scores = [], []
     wanted = arrays["call_low_res_logits_cropped"].astype(np.float32)
     rows, columns = wanted.shape[1:]
-    for index, box in zip(slices, arrays["call_prompt_boxes"], strict=True):
-        tensors = {one.name: embeddings[index][one.name].astype(one.dtype) for one in manifest.embedding}
-        outputs = decoder.run({**tensors, "boxes": box[None].astype(np.float32)})
-        logits.append(outputs["low_res_logits"][0, 0, :rows, :columns])
-        scores.append(outputs["scores"][0, 0])
-    decoder.close()
+    for call, (index, box) in enumerate(zip(calls.slices, arrays["call_prompt_boxes"], strict=True)):
+        found, score = calls.run(call, index, box)
+        logits.append(found[:rows, :columns])
+        scores.append(score)
     rounding = np.spacing(np.abs(arrays["call_low_res_logits_cropped"])).astype(np.float32) / 2  # stored in float16
     beyond = np.maximum(np.abs(np.stack(logits) - wanted) - rounding, 0)
     yield Check("case_3d", backend, "low_res_logits", float(beyond.max() / wanted.std()), limits.logits)
@@ -151,27 +193,59 @@ def _check_volume(arrays: Arrays, session: runtime.Session) -> Iterator[Check]:
     yield Check("case_3d", session.backend, "score of each slice", difference, limits.score)
 
 
+def _check_drawn_volume(calls: _Calls) -> Iterator[Check]:
+    """The published loop on the volume, every call with the points and the scribble that were drawn for it."""
+    arrays, manifest = calls.arrays, calls.session.manifest
+    shape = arrays["volume"].shape
+    frame = frame_of(manifest, (shape[1], shape[2]))
+    asked: list[NDArray[np.float32]] = []
+
+    def decode(index: int, prompt: SlicePrompt) -> Prediction:
+        box = np.zeros(4, np.float32) if prompt.box is None else prompt.box
+        call = min(len(asked), len(calls.slices) - 1)
+        asked.append(box)
+        return _prediction(calls.run(call, index, box)[0], manifest, frame)
+
+    segs = _published_run(decode, arrays["boxes"], shape, manifest)
+    wanted = arrays["call_prompt_boxes"]
+    backend, limits = calls.session.backend, LIMITS[manifest.weights]
+    yield Check("case_3d", backend, "segs", float((segs != arrays["segs"]).mean()), limits.mask)
+    same = len(asked) == len(wanted)
+    yield Check("case_3d", backend, "prompt_boxes", _largest(np.array(asked), wanted) if same else float("nan"), 0.0)
+
+
+def _published_run(
+    decode: Decode, boxes: NDArray[Any], shape: tuple[int, ...], manifest: Manifest
+) -> NDArray[np.int64]:
+    """Label map (z, y, x) of 3-D boxes that go through the published loop one after the other."""
+    settings = manifest.propagation.published
+    segs = np.zeros(shape, np.int64)
+    if settings is None:
+        return segs
+    frame = frame_of(manifest, (shape[1], shape[2]))
+    for label, (x0, y0, z0, x1, y1, z1) in enumerate(boxes.tolist(), 1):
+        limit = (float(x0), float(y0), float(x1), float(y1))
+        plan = ObjectPlan(label, {(z0 + z1) // 2: limit}, extent=(z0, min(z1, shape[0] - 1)), limit=limit)
+        for step in propagate(decode, plan, frame, settings):
+            segs[step.slice_index][step.prediction.masks[0]] = label
+    return segs
+
+
 def _check_loop(arrays: Arrays, manifest: Manifest) -> Iterator[Check]:
     """The published loop with the stand-in decoder: every box asked for, every voxel."""
-    settings = manifest.propagation.published
-    if settings is None:
+    if manifest.propagation.published is None:
         yield Check("loop_3d", "-", "the bundle states a published loop", float("nan"), 0.0)
         return
     depth, height, width = (int(side) for side in arrays["shape"])
     frame = frame_of(manifest, (height, width))
     asked: list[NDArray[np.float32]] = []
-    segs = np.zeros((depth, height, width), np.int64)
 
     def decode(_: int, prompt: SlicePrompt) -> Prediction:
         box = np.zeros(4, np.float32) if prompt.box is None else prompt.box
         asked.append(box)
         return _prediction(stand_in(len(asked) - 1, box, frame.input_size[0]), manifest, frame)
 
-    for label, (x0, y0, z0, x1, y1, z1) in enumerate(arrays["boxes"].tolist(), 1):
-        limit = (float(x0), float(y0), float(x1), float(y1))
-        plan = ObjectPlan(label, {(z0 + z1) // 2: limit}, extent=(z0, min(z1, depth - 1)), limit=limit)
-        for step in propagate(decode, plan, frame, settings):
-            segs[step.slice_index][step.prediction.masks[0]] = label
+    segs = _published_run(decode, arrays["boxes"], (depth, height, width), manifest)
     wanted = arrays["call_prompt_boxes"]
     same = len(asked) == len(wanted)
     yield Check("loop_3d", "-", "prompt_boxes", _largest(np.array(asked), wanted) if same else float("nan"), 0.0)

@@ -41,6 +41,8 @@ def contradictions(manifest: Manifest) -> list[str]:
             found.append(f"files: {path!r} is not a plain relative path inside the bundle")
     if manifest.prompts.modality is not None and not manifest.modalities:
         found.append("modalities: empty, though prompts.modality asks for one of them")
+    if manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits" and manifest.prompts.mask.derived:
+        found.append("prompts.mask.derived: belongs to kind scribble")
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}

@@ -5,13 +5,14 @@ Follows ``docs/bundle-format.md``, section 6. Pure functions of a manifest and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from runtime._derived import box_quarters, box_stroke
 from runtime.errors import PromptError
 from runtime.manifest import Manifest
 from runtime.prompts import PlannedObject
@@ -32,6 +33,7 @@ class Given:
     points: ArrayLike | None = None
     point_labels: ArrayLike | None = None
     masks: ArrayLike | None = None
+    scribbles: ArrayLike | None = None
     modality: str | int | None = None
 
 
@@ -62,31 +64,42 @@ def modality_index(manifest: Manifest, modality: str | int | None) -> int | None
 def check_understood(manifest: Manifest, objects: Sequence[PlannedObject]) -> None:
     """Refuse objects with prompts that the bundle does not take, before anything is computed."""
     for one in objects:
-        _require(manifest, has_box=bool(one.plan.boxes), has_points=bool(one.plan.points), has_mask=False)
+        given = {"box": one.plan.boxes, "points": one.plan.points}
+        _require(manifest, {name for name, placed in given.items() if placed})
 
 
-def _require(manifest: Manifest, *, has_box: bool, has_points: bool, has_mask: bool) -> None:
+def _understood(manifest: Manifest) -> list[str]:
+    """Names of the prompts that place an object."""
     prompts = manifest.prompts
-    takes = [name for name in ("box", "points", "mask") if getattr(prompts, name) is not None]
-    for name, given in (("box", has_box), ("points", has_points), ("mask", has_mask)):
-        if given and name not in takes:
+    takes = [name for name in ("box", "points") if getattr(prompts, name) is not None]
+    if prompts.mask is not None:
+        takes.append("mask" if prompts.mask.kind == "logits" else "scribble")
+    return takes
+
+
+def _require(manifest: Manifest, given: Container[str]) -> None:
+    """Refuse given prompts that the bundle does not take, or that do not do without others."""
+    prompts, takes = manifest.prompts, _understood(manifest)
+    for name in ("box", "points", "mask", "scribble"):
+        if name in given and name not in takes:
             msg = f"bundle {manifest.name!r} takes no {name} prompt; it understands {', '.join(takes)}"
             raise PromptError(msg)
     needs_box = prompts.box is not None and (
         prompts.box.use == "required" or (prompts.points is not None and prompts.points.requires_box)
     )
-    if needs_box and not has_box:
+    if needs_box and "box" not in given:
         msg = f"bundle {manifest.name!r} needs a box for every object; it understands {', '.join(takes)}"
         raise PromptError(msg)
-    if not (has_box or has_points or has_mask):
+    if not any(name in given for name in takes):
         msg = f"no prompt; bundle {manifest.name!r} understands {', '.join(takes)}"
         raise PromptError(msg)
 
 
 def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, NDArray[Any]]:
     """Decoder inputs of N prompts in image pixels; PromptError for what is malformed or not understood."""
-    boxes, points, point_labels, masks = given.boxes, given.points, given.point_labels, given.masks
-    _require(manifest, has_box=boxes is not None, has_points=points is not None, has_mask=masks is not None)
+    boxes, points, point_labels = given.boxes, given.points, given.point_labels
+    named = {"box": boxes, "points": points, "mask": given.masks, "scribble": given.scribbles}
+    _require(manifest, {name for name, values in named.items() if values is not None})
     shared = _shared(modality_index(manifest, given.modality))
     if (points is None) != (point_labels is None):
         msg = "points and point_labels belong together; give both"
@@ -94,37 +107,51 @@ def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, N
     box_array = None if boxes is None else _checked_boxes(boxes, frame)
     clicks = None if points is None else _numbers(points, "points")
     labels = None if point_labels is None else _numbers(point_labels, "point_labels")
-    logits = None if masks is None else _numbers(masks, "masks")
-    if logits is not None and logits.ndim == 3:
-        logits = logits[:, np.newaxis]  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
-    count = next(len(array) for array in (box_array, clicks, logits) if array is not None)
+    maps = _maps(given)
     if clicks is not None and labels is not None:
         if clicks.ndim != 3 or clicks.shape[2] != 2 or labels.shape != clicks.shape[:2]:
             msg = f"points {clicks.shape} with labels {labels.shape}: wanted (N, P, 2) and (N, P)"
             raise PromptError(msg)
         _check_points(clicks, labels, frame)
-    sizes = {len(array) for array in (box_array, clicks, logits) if array is not None}
+    sizes = {len(array) for array in (box_array, clicks, maps) if array is not None}
     if len(sizes) > 1:
         msg = f"boxes, points and masks for {sorted(sizes)} objects: wanted the same number of each"
         raise PromptError(msg)
+    (count,) = sizes
     return shared | _decoder_inputs(
         manifest,
         boxes=np.full((count, 4), np.nan, np.float32) if box_array is None else frame.boxes_to_input(box_array),
         points=None if clicks is None else frame.points_to_input(clicks),
         labels=None if labels is None else labels.astype(np.float32),
-        masks=None if logits is None else logits.astype(np.float32),
+        masks=None if maps is None else maps.astype(np.float32),
     )
+
+
+def _maps(given: Given) -> NDArray[np.float64] | None:
+    """The masks or the scribbles of a call, (N, 1, h, w); of which kind the bundle takes is checked before."""
+    if given.scribbles is not None:
+        maps = _numbers(given.scribbles, "scribbles")
+        if not np.isin(maps, (0, 1)).all():
+            msg = "scribbles: wanted 1 on the stroke and 0 elsewhere"
+            raise PromptError(msg)
+    elif given.masks is not None:
+        maps = _numbers(given.masks, "masks")
+    else:
+        return None
+    return maps[:, np.newaxis] if maps.ndim == 3 else maps  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
 
 
 def slice_arrays(manifest: Manifest, prompt: SlicePrompt, modality: int | None = None) -> dict[str, NDArray[Any]]:
     """Decoder inputs of one prompt that is in the input frame already, for a modality from `modality_index`."""
     box = np.full(4, np.nan, np.float32) if prompt.box is None else prompt.box
+    takes_logits = manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits"
+    logits = prompt.mask_logits if takes_logits else None
     return _shared(modality) | _decoder_inputs(
         manifest,
         boxes=box[np.newaxis],
         points=prompt.points[np.newaxis] if len(prompt.points) else None,
         labels=prompt.point_labels[np.newaxis] if len(prompt.points) else None,
-        masks=None if prompt.mask_logits is None else prompt.mask_logits[np.newaxis, np.newaxis],
+        masks=None if logits is None else logits[np.newaxis, np.newaxis],
     )
 
 
@@ -143,15 +170,21 @@ def _decoder_inputs(
 ) -> dict[str, NDArray[Any]]:
     count = len(boxes)
     inputs: dict[str, NDArray[Any]] = {"boxes": boxes}
+    has_box = not np.isnan(boxes).any()
     if manifest.prompts.points is not None:
         blank_points, blank_labels = _NO_POINT
+        if manifest.prompts.points.derived == "box_quarters" and points is None and has_box:
+            points, labels = box_quarters(boxes)
         inputs["points"] = np.tile(blank_points, (count, 1, 1)) if points is None else points
         inputs["point_labels"] = np.tile(blank_labels, (count, 1)) if labels is None else labels
     if manifest.prompts.mask is not None:
-        size = manifest.prompts.mask.size
+        size, kind = manifest.prompts.mask.size, manifest.prompts.mask.kind
         if masks is not None and masks.shape != (count, 1, *size):
-            msg = f"masks of shape {masks.shape}: wanted {(count, 1, *size)}, earlier low_res_logits"
+            what = ("masks", "earlier low_res_logits") if kind == "logits" else ("scribbles", "in the input frame")
+            msg = f"{what[0]} of shape {masks.shape}: wanted {(count, 1, *size)}, {what[1]}"
             raise PromptError(msg)
+        if manifest.prompts.mask.derived == "box_stroke" and masks is None and has_box:
+            masks = box_stroke(boxes, size, manifest.input.size)
         inputs["masks"] = np.zeros((count, 1, *size), np.float32) if masks is None else masks
         inputs["has_mask"] = np.full(count, masks is not None, np.float32)
     return inputs

@@ -188,6 +188,7 @@ class Session:
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         masks: ArrayLike | None = None,
+        scribbles: ArrayLike | None = None,
         modality: str | int | None = None,
     ) -> Prediction:
         """Predict one mask per prompt on an encoded image.
@@ -204,6 +205,8 @@ class Session:
             1 on the object, 0 beside it, -1 padding.
         masks : array-like of float32, shape (N, h, w) or (N, 1, h, w), optional
             Earlier ``low_res_logits`` of the same objects, in the input frame.
+        scribbles : array-like of 0 and 1, shape (N, h, w) or (N, 1, h, w), optional
+            Drawn strokes in the input frame, for bundles that take them; (h, w) is ``manifest.prompts.mask.size``.
         modality : str or int, optional
             What the image shows, for bundles that ask: a name of ``manifest.modalities``, in any case, or its index.
 
@@ -222,7 +225,7 @@ class Session:
         self._engine.check_usable()
         self._engine.check_own(embedding)
         frame = frame_of(self.manifest, embedding.original_size)
-        given = _prompt_arrays.Given(boxes, points, point_labels, masks, modality)
+        given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality)
         arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
         return self._engine.predict(embedding, arrays, frame)
 

@@ -135,10 +135,6 @@ def check_supported(manifest: Manifest) -> None:
     missing += [f"prompts.crops {crop.name!r}" for crop in prompts.crops]
     if prompts.box is None or prompts.box.use == "limits_mask":
         missing.append("prompts.box other than required or optional")
-    if prompts.points is not None and prompts.points.derived:
-        missing.append(f"prompts.points.derived {prompts.points.derived!r}")
-    if prompts.mask is not None and (prompts.mask.kind != "logits" or prompts.mask.derived):
-        missing.append(f"prompts.mask of kind {prompts.mask.kind!r}")
     missing += [f"prompts.vectors {name!r}" for name in prompts.vectors]
     if manifest.input.spectrum is not None:
         missing.append("input.spectrum")

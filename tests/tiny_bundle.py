@@ -79,7 +79,7 @@ _INSIDE: tuple[Node, ...] = (
     ("Where", ["inside", "raw", "outside"], ["boxed"]),
 )
 
-_CLICKS: tuple[Node, ...] = (
+CLICKS: tuple[Node, ...] = (
     ("Split", ["points"], ["clicks_x", "clicks_y"], {"axis": 2}),
     ("Unsqueeze", ["clicks_x", "last"], ["clicks_x_4d"]),
     ("Unsqueeze", ["clicks_y", "last"], ["clicks_y_4d"]),
@@ -97,6 +97,11 @@ _CLICKS: tuple[Node, ...] = (
     ("Where", ["positive", "thirty", "less"], ["effect"]),
     ("Mul", ["near", "effect"], ["effects"]),
     ("ReduceSum", ["effects", "axis_1"], ["clicked"], {"keepdims": 1}),
+)
+"""What positive and negative points add around them: ``clicked``."""
+
+_FULL: tuple[Node, ...] = (
+    *CLICKS,
     ("Add", ["boxed", "clicked"], ["with_clicks"]),
     # An earlier mask raises the logits by a quarter of its own.
     ("Reshape", ["has_mask", "apart"], ["has_mask_4d"]),
@@ -151,7 +156,7 @@ class Tail:
 
 
 def _decoder(*, clicks: bool, tail: Tail) -> Graph:
-    nodes = (*_INSIDE, *_CLICKS) if clicks else (*_INSIDE, *tail.nodes)
+    nodes = (*_INSIDE, *_FULL) if clicks else (*_INSIDE, *tail.nodes)
     used = {name for _, inputs, *_ in nodes for name in inputs}
     inputs: tuple[TensorSpec, ...] = _EMBEDDING + tail.inputs
     outputs: tuple[TensorSpec, ...] = (TensorSpec("low_res_logits", "float32", (None, 1 + clicks, SIDE, SIDE)),)
@@ -282,6 +287,7 @@ __all__ = [
     "BALL",
     "BOX",
     "BRIGHT",
+    "CLICKS",
     "CLICK_RADIUS",
     "FLAT",
     "SCENE_SHAPE",

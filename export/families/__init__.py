@@ -29,6 +29,7 @@ FAMILIES = (
     "medficientsam_l2",
     "daft",
     "rep_medsam",
+    "swin_litemedsam",
 )
 """Names of all families; each is a module of this package with a constant `FAMILY`."""
 
@@ -37,13 +38,15 @@ FAMILIES = (
 class Graph:
     """One graph of a bundle: a module, example inputs by name, and the names of what it gives.
 
-    The first axis of the inputs and outputs named in `per_prompt` is the number of prompts, free at run time.
+    The first axis of the inputs and outputs named in `per_prompt` is the number of prompts, free at run time; so is
+    the second axis of the inputs named in `per_point`, the number of points of each prompt.
     """
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
     per_prompt: frozenset[str] = frozenset()
+    per_point: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

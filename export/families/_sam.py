@@ -29,6 +29,8 @@ __all__ = [
     "Sam",
     "TwoWayTransformer",
     "box_graphs",
+    "paint",
+    "quadruple",
 ]
 
 
@@ -300,14 +302,19 @@ class MaskDecoder(nn.Module):
         """
         coarse, norm, _, fine, _ = self.output_upscaling
         assert isinstance(norm, LayerNorm2d)
-        x = functional.gelu(norm.along_last(_quadruple(coarse, pixels)))
-        x = functional.gelu(_quadruple(fine, x))
-        logits = torch.unflatten(x, 1, (-1, 4)) @ weights[:, None, :, None]  # (N, 4 h w, 4, C / 8) -> (N, 4 h w, 4, 1)
-        logits = logits.reshape(-1, *size, 2, 2, 2, 2)  # n, y, x, then the finer rows and columns in turn
-        return logits.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 1, 4 * size[0], 4 * size[1])
+        x = functional.gelu(norm.along_last(quadruple(coarse, pixels)))
+        x = functional.gelu(quadruple(fine, x))
+        return paint(x, weights, size)
 
 
-def _quadruple(layer: nn.Module, x: Tensor) -> Tensor:
+def paint(x: Tensor, weights: Tensor, size: torch.Size) -> Tensor:
+    """Weigh the channels of pixels that were quadrupled twice, (N, 16 h w, C) by (N, C) -> (N, 1, 4h, 4w)."""
+    logits = torch.unflatten(x, 1, (-1, 4)) @ weights[:, None, :, None]  # (N, 4 h w, 4, C) -> (N, 4 h w, 4, 1)
+    logits = logits.reshape(-1, *size, 2, 2, 2, 2)  # n, y, x, then the finer rows and columns in turn
+    return logits.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 1, 4 * size[0], 4 * size[1])
+
+
+def quadruple(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a 2 x 2 transposed convolution of stride 2 to pixels, (N, P, C) -> (N, 4 P, C'), upper left first."""
     assert isinstance(layer, nn.ConvTranspose2d)
     assert layer.bias is not None

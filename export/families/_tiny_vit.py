@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from export.families._sam import LayerNorm2d
 
-__all__ = ["TinyVit", "TinyVitSize"]
+__all__ = ["ConvBn", "PatchEmbed", "TinyVit", "TinyVitSize", "neck"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TinyVitSize:
     outputs: int = 256
 
 
-class _ConvBn(nn.Module):
+class ConvBn(nn.Module):
     """Convolution and batch normalisation, which the exporter folds."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> None:
@@ -39,18 +39,20 @@ class _ConvBn(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve and normalise."""
         output: Tensor = self.bn(self.c(x))
         return output
 
 
-class _PatchEmbed(nn.Module):
+class PatchEmbed(nn.Module):
     """Two 1x1 convolutions: the first stage keeps the full resolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.seq = nn.Sequential(_ConvBn(inputs, outputs // 2), nn.GELU(), _ConvBn(outputs // 2, outputs))
+        self.seq = nn.Sequential(ConvBn(inputs, outputs // 2), nn.GELU(), ConvBn(outputs // 2, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed every pixel."""
         output: Tensor = self.seq(x)
         return output
 
@@ -61,9 +63,9 @@ class _MbConv(nn.Module):
     def __init__(self, width: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = width * expansion
-        self.conv1 = _ConvBn(width, hidden)
-        self.conv2 = _ConvBn(hidden, hidden, 3, groups=hidden)
-        self.conv3 = _ConvBn(hidden, width)
+        self.conv1 = ConvBn(width, hidden)
+        self.conv2 = ConvBn(hidden, hidden, 3, groups=hidden)
+        self.conv3 = ConvBn(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = functional.gelu(self.conv2(functional.gelu(self.conv1(x))))
@@ -75,9 +77,9 @@ class _Merge(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _ConvBn(inputs, outputs)
-        self.conv2 = _ConvBn(outputs, outputs, 3, stride=stride, groups=outputs)
-        self.conv3 = _ConvBn(outputs, outputs)
+        self.conv1 = ConvBn(inputs, outputs)
+        self.conv2 = ConvBn(outputs, outputs, 3, stride=stride, groups=outputs)
+        self.conv3 = ConvBn(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.conv3(functional.gelu(self.conv2(functional.gelu(self.conv1(x)))))
@@ -142,7 +144,7 @@ class _Block(nn.Module):
         self.window = window
         self.attn = _Attention(width, heads, window)
         self.mlp = _Mlp(width)
-        self.local_conv = _ConvBn(width, width, 3, groups=width)
+        self.local_conv = ConvBn(width, width, 3, groups=width)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attend in windows, (1, H, W, C) -> (1, H, W, C); what the last ones lack is filled with zeros."""
@@ -184,13 +186,23 @@ class _Stage(nn.Module):
         return output
 
 
+def neck(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions to the width of the decoder, each normalised, as SAM's encoder ends."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        LayerNorm2d(outputs),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        LayerNorm2d(outputs),
+    )
+
+
 class TinyVit(nn.Module):
     """Image (1, 3, S, S) -> embedding (1, 256, S / 4, S / 4)."""
 
     def __init__(self, size: TinyVitSize | None = None) -> None:
         super().__init__()
         size = size or TinyVitSize()
-        self.patch_embed = _PatchEmbed(3, size.widths[0])
+        self.patch_embed = PatchEmbed(3, size.widths[0])
         merges = [
             _Merge(inputs, outputs, stride)
             for inputs, outputs, stride in zip(size.widths[:-1], size.widths[1:], size.strides, strict=True)
@@ -203,12 +215,7 @@ class TinyVit(nn.Module):
             ]
             stages.append(_Stage(blocks, merges[index] if index < len(merges) else nn.Identity()))
         self.layers = nn.ModuleList(stages)
-        self.neck = nn.Sequential(
-            nn.Conv2d(size.widths[-1], size.outputs, 1, bias=False),
-            LayerNorm2d(size.outputs),
-            nn.Conv2d(size.outputs, size.outputs, 3, padding=1, bias=False),
-            LayerNorm2d(size.outputs),
-        )
+        self.neck = neck(size.widths[-1], size.outputs)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode one image."""
