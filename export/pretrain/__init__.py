@@ -10,6 +10,11 @@ volumes. A run that was killed continues when it is started again. The shipped w
 first was shortened while it ran (its learning rate fell towards 60,000, then 36,000, 22,000 and in the end 18,000
 images), so that a new run repeats its recipe and not its bits.
 
+The development images trained nothing, but they chose: stage 2 was also run with fewer loose first boxes and a longer
+schedule (tight box +.004, propagation no better beyond noise, not shipped), averaging the two stages' weights was
+tried (in between), and the margin of the propagation was set on them. Figures on them are therefore a little
+flattering, those of propagation (seven volumes, one seed) most of all.
+
 Knows torch, numpy and OpenCV. Must not know the inside of ``runtime``: the evaluation of bundles and the manifest
 go through its public names.
 """

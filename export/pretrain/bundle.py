@@ -55,6 +55,11 @@ long propagation are its weak spots. Check every mask: this is research software
 {figures}
 """
 
+_FIGURES = """Mean Dice, measured in float32. No image below trained the model, but the settings of the propagation and
+the choice between training runs were made on them, so that expect somewhat less on other images:
+
+"""
+
 
 @dataclass(frozen=True)
 class BundleFacts:
@@ -79,9 +84,10 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
     card = folder / "MODEL_CARD.md"
     metrics = _metrics(facts)
     lines = [f"* {metric.name} on {metric.dataset}: {metric.value:.3f} ({metric.note})" for metric in metrics]
+    figures = _FIGURES + "\n".join(lines) if lines else "Not evaluated."
     parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
     card.write_text(
-        _CARD.format(title=facts.title, parameters=parameters, figures="\n".join(lines)).rstrip() + "\n",
+        _CARD.format(title=facts.title, parameters=parameters, figures=figures).rstrip() + "\n",
         encoding="utf-8",
     )
     manifest = Manifest(

@@ -134,7 +134,7 @@ def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, object
             if rng.uniform() < 0.5:  # slices that are not drawn may reach farther
                 reach = 0.6 * np.tile(limits[slot, 2:] - limits[slot, :2], 2) * rng.uniform(0, 1, 4)
                 limits[slot] += np.array([-1, -1, 1, 1]) * reach * (rng.uniform(size=4) < 0.5)
-            if rng.uniform() < 0.12:  # a 3-D box: its rectangle is all that is known of the first slice
+            if rng.uniform() < 0.5:  # a 3-D box: its rectangle is all that is known of the first slice
                 boxes[slot] = limits[slot]
     return Sequence(_images(scenes, rng, size), targets, boxes, limits)
 
