@@ -280,8 +280,9 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(
 def test_a_real_interrupt_ends_the_process_with_130(models: Path, tmp_path: Path) -> None:
     file = scene_file(tmp_path / "scan.nii.gz")
     code = """
-import sys, time
+import signal, sys, time
 from runtime import _volume_run, cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
 def slow(self, position):
     print("started", flush=True)
     time.sleep(60)
