@@ -41,6 +41,7 @@ def start_python(code: str, *arguments: object, environment: Mapping[str, str] |
     paths = [str(Path(runtime.__file__).parent.parent), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=REPOSITORY / "tests",  # Python 3.10 always looks there first: the source tree may lack the extension
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -370,6 +370,7 @@ def test_a_reader_that_goes_away_is_no_traceback(models: Path, tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
         check=False,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
     )
     os.close(write)
