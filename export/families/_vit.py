@@ -8,6 +8,7 @@ Kirillov et al., Segment Anything, ICCV 2023.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from export.families._sam import LayerNorm2d, MaskDecoder, PromptEncoder, Sam
 
-__all__ = ["Vit", "VitSize", "vit_sam"]
+__all__ = ["Attention", "Block", "Vit", "VitSize", "vit_sam"]
 
 _EPS = 1e-6
 _SCORES = 1 << 24
@@ -46,6 +47,8 @@ class VitSize:
 
 
 class _PatchEmbed(nn.Module):
+    """Cuts the image into patches."""
+
     def __init__(self, inputs: int, size: VitSize) -> None:
         super().__init__()
         self.proj = nn.Conv2d(inputs, size.width, size.patch, stride=size.patch)
@@ -56,7 +59,7 @@ class _PatchEmbed(nn.Module):
         return output
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Attention inside square windows, or among all patches if `side` is the grid's.
 
     Windows that stick out of the grid hold patches of zeros, whose keys and values are the biases alone. Moving all
@@ -111,23 +114,28 @@ class _Attention(nn.Module):
         scores = q.flatten(2, 3) @ k.transpose(2, 3) + apart.flatten(4).flatten(2, 3)
         return torch.softmax(scores, dim=-1) @ v
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend, (1, P, C) -> (1, P, C)."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries, and keys and values without their biases, each (1, P, C)."""
         width = self.proj.in_features
         weight, bias = self.qkv.weight, self.qkv.bias  # of queries, keys and values in turn
-        q = self._windows(functional.linear(x, weight[:width] * self.scale, bias[:width] * self.scale))
-        k = self._windows(functional.linear(x, weight[width : 2 * width]))
-        v = self._windows(functional.linear(x, weight[2 * width :]))
+        q = functional.linear(x, weight[:width] * self.scale, bias[:width] * self.scale)
+        return q, functional.linear(x, weight[width : 2 * width]), functional.linear(x, weight[2 * width :])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend, (1, P, C) -> (1, P, C)."""
+        q, k, v = map(self._windows, self.project(x))
         step = max(1, _SCORES // (q.shape[0] * self.heads * self.side**3))
         parts = [slice(start, start + step) for start in range(0, self.side, step)]
         q = torch.unflatten(q, 2, (self.side, self.side))
         by_row, by_column = self._between(self.rel_pos_h), self._between(self.rel_pos_w)
         seen = torch.cat([self._attend(q[:, :, rows], k, v, by_row[rows], by_column) for rows in parts], dim=2)
-        shift = self.proj.bias + self.proj.weight @ bias[2 * width :]
+        shift = self.proj.bias + self.proj.weight @ self.qkv.bias[-self.proj.in_features :]
         return functional.linear(self._patches(seen), self.proj.weight, shift)
 
 
 class _Mlp(nn.Module):
+    """Two linear layers with GELU between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lin1 = nn.Linear(width, 4 * width)
@@ -138,13 +146,13 @@ class _Mlp(nn.Module):
         return output
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention and a feed-forward layer, each normalised before and added to what came in."""
 
     def __init__(self, size: VitSize, side: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(size.width, _EPS)
-        self.attn = _Attention(size, side)
+        self.attn = Attention(size, side)
         self.norm2 = nn.LayerNorm(size.width, _EPS)
         self.mlp = _Mlp(size.width)
 
@@ -157,14 +165,14 @@ class _Block(nn.Module):
 class Vit(nn.Module):
     """Image (1, 3, S, S) -> embedding (1, 256, S / 16, S / 16)."""
 
-    def __init__(self, size: VitSize | None = None) -> None:
+    def __init__(self, size: VitSize | None = None, block: Callable[[VitSize, int], nn.Module] = Block) -> None:
         super().__init__()
         size = size or VitSize()
         self.grid = size.grid
         self.patch_embed = _PatchEmbed(3, size)
         self.pos_embed = nn.Parameter(torch.zeros(1, size.grid, size.grid, size.width))
         self.blocks = nn.ModuleList(
-            _Block(size, size.grid if index in size.global_blocks else size.window) for index in range(size.depth)
+            block(size, size.grid if index in size.global_blocks else size.window) for index in range(size.depth)
         )
         self.neck = nn.Sequential(
             nn.Conv2d(size.width, size.outputs, 1, bias=False),

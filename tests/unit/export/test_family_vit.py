@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from export.families import _vit, load_families, load_family  # noqa: E402
 from export.families._sam import box_graphs  # noqa: E402
-from export.families._vit import Vit, VitSize, _Attention, vit_sam  # noqa: E402
+from export.families._vit import Attention, Vit, VitSize, vit_sam  # noqa: E402
 from export.graph import write_onnx  # noqa: E402
 from export.load import Checkpoint, StateDict, match  # noqa: E402
 from runtime import transforms  # noqa: E402
@@ -38,7 +38,7 @@ def softmax(row: NDArray[np.float64]) -> NDArray[np.float64]:
     return powers / powers.sum()
 
 
-def attend_patch_by_patch(layer: _Attention, patches: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+def attend_patch_by_patch(layer: Attention, patches: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """Attention of (rows, columns, C) as published: zeros around the grid are patches like any other."""
     weights = {name: value.numpy().astype(np.float64) for name, value in layer.state_dict().items()}
     height, width, channels = patches.shape
@@ -72,8 +72,8 @@ def attend_patch_by_patch(layer: _Attention, patches: NDArray[np.float64], side:
 
 @pytest.mark.parametrize("side", [2, 3, 4], ids=["windows that fit", "windows that stick out", "no windows"])
 def test_attention_agrees_with_the_published_formula_patch_by_patch(side: int) -> None:
-    layer = random_weights(_Attention(TINY, side))
-    assert isinstance(layer, _Attention)
+    layer = random_weights(Attention(TINY, side))
+    assert isinstance(layer, Attention)
     patches = np.random.default_rng(side).standard_normal((4, 4, 32))
     found = layer(torch.from_numpy(patches.astype(np.float32)).reshape(1, 16, 32))
     wanted = attend_patch_by_patch(layer, patches, side)
@@ -84,7 +84,7 @@ def test_attention_agrees_with_the_published_formula_patch_by_patch(side: int) -
 def test_the_result_does_not_depend_on_how_many_scores_are_computed_at_once(
     monkeypatch: pytest.MonkeyPatch, scores: int
 ) -> None:
-    layer = random_weights(_Attention(TINY, 4))
+    layer = random_weights(Attention(TINY, 4))
     patches = torch.randn(1, 16, 32)
     whole = layer(patches)
     monkeypatch.setattr(_vit, "_SCORES", scores)
