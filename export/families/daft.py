@@ -14,15 +14,11 @@ from functools import partial
 
 from export.families import Facts, Family
 from export.families._efficientvit import L0, efficientvit_sam
+from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
 from export.families._sam import box_graphs
 from runtime.manifest import (
-    BoxPrompt,
-    EmbeddingTensor,
-    Input,
     Licence,
     LoopSettings,
-    Normalise,
-    Output,
     Prompts,
     Propagation,
 )
@@ -39,16 +35,10 @@ FAMILY = Family(
     weights="https://drive.google.com/file/d/1E763mmHuWghMt5Uv8lY96vRLZW6IYfLL",
     gflops=(33.9, 3.6),
     facts=Facts(
-        input=Input(
-            size=(256, 256),
-            resize="longest_side",
-            interpolation="area",
-            normalise=Normalise(kind="min_max"),
-            pad="bottom_right",
-        ),
-        embedding=(EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64)),),
-        prompts=Prompts(box=BoxPrompt(use="required", rounding="truncate")),
-        output=Output(low_res_size=(256, 256)),
+        input=INPUT,
+        embedding=(EMBEDDING,),
+        prompts=Prompts(box=BOX),
+        output=OUTPUT,
         propagation=Propagation(
             published=LoopSettings(box_from="resized_label", label_dtype="uint16", margin_px=3, last_slice="excluded")
         ),

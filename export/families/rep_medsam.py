@@ -8,16 +8,12 @@ References: Wei et al., Rep-MedSAM: Towards Real-time and Universal Medical Imag
 from __future__ import annotations
 
 from export.families import Facts, Family
+from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
 from export.families._repvit import RepVit
 from export.families._sam import MaskDecoder, PromptEncoder, Sam, box_graphs
 from runtime.manifest import (
-    BoxPrompt,
-    EmbeddingTensor,
-    Input,
     Licence,
     LoopSettings,
-    Normalise,
-    Output,
     Prompts,
     Propagation,
 )
@@ -39,16 +35,10 @@ FAMILY = Family(
     weights="https://github.com/muxin-wei/Rep-MedSAM/tree/master/ckpts",
     gflops=(62.2, 3.6),
     facts=Facts(
-        input=Input(
-            size=(256, 256),
-            resize="longest_side",
-            interpolation="area",
-            normalise=Normalise(kind="min_max"),
-            pad="bottom_right",
-        ),
-        embedding=(EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64)),),
-        prompts=Prompts(box=BoxPrompt(use="required", rounding="truncate")),
-        output=Output(low_res_size=(256, 256)),
+        input=INPUT,
+        embedding=(EMBEDDING,),
+        prompts=Prompts(box=BOX),
+        output=OUTPUT,
         propagation=Propagation(published=LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
     ),
     build=_build,

@@ -16,17 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from export.families import Facts, Family, Graph
+from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
 from export.families._sam import PromptEncoder
 from export.families._swin import SkipDecoder, Swin
 from runtime.manifest import (
-    BoxPrompt,
     EmbeddingTensor,
-    Input,
     Licence,
     LoopSettings,
     MaskPrompt,
-    Normalise,
-    Output,
     PointPrompt,
     Prompts,
     Propagation,
@@ -129,24 +126,18 @@ FAMILY = Family(
     weights="https://drive.google.com/file/d/1x587vVKtPZ2sGcC29gKsHO0Ha7YZTVO4",
     gflops=(97.5, 12.4),
     facts=Facts(
-        input=Input(
-            size=(256, 256),
-            resize="longest_side",
-            interpolation="area",
-            normalise=Normalise(kind="min_max"),
-            pad="bottom_right",
-        ),
+        input=INPUT,
         embedding=(
-            EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64)),
+            EMBEDDING,
             EmbeddingTensor(name="skip_coarse", shape=(1, 64 * 64, 256)),
             EmbeddingTensor(name="skip_fine", shape=(1, 128 * 128, 64)),
         ),
         prompts=Prompts(
-            box=BoxPrompt(use="required", rounding="truncate"),
+            box=BOX,
             points=PointPrompt(requires_box=True, derived="box_quarters"),
             mask=MaskPrompt(kind="scribble", size=(256, 256), derived="box_stroke"),
         ),
-        output=Output(low_res_size=(256, 256)),
+        output=OUTPUT,
         propagation=Propagation(
             published=LoopSettings(
                 box_from="resized_label",
