@@ -7,30 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import runtime
 from runtime import errors
+from runtime.command import CommandParser, run_command
 
 if TYPE_CHECKING:
     from export.families import Family
 
 __all__ = ["main"]
 
-EXIT_CODES: tuple[tuple[type[errors.LiteInferError], int], ...] = (
-    (errors.PromptError, 2),
-    (errors.ImageError, 3),
-    (errors.BundleError, 4),
-    (errors.CheckpointError, 4),
-    (errors.BackendError, 5),
-    (errors.OutputError, 6),
-    (errors.Cancelled, 130),
-)
 FAILED = 1
 """Exit code of a verification that found a difference."""
 
@@ -45,44 +35,21 @@ examples:
   lite-infer ct.nii.gz --bundle ./lite-medsam --box 10,20,80,90"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise errors.PromptError(f"{message}; see {self.prog} --help")  # noqa: EM102 - argparse hands it over
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a check failed, 2 usage, 4 bad checkpoint or bundle."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
+    return run_command("lite-infer-export", _run, argv)
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        return _run(arguments)
-    except (errors.LiteInferError, ModuleNotFoundError) as error:
-        if debug or (isinstance(error, ModuleNotFoundError) and not _is_extra(error)):
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
-        text = str(error)
-        if not isinstance(error, errors.LiteInferError):
-            text = f"{error.name} is not installed; install it with: pip install 'lite-infer[export]'"
-        print(f"lite-infer-export: error: {text}", file=sys.stderr)
-        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 5)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does; so must what is still buffered
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("lite-infer-export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-
-
-def _is_extra(error: ModuleNotFoundError) -> bool:
-    """Whether what is missing is one of the packages that the extra `export` brings."""
-    return (error.name or "").split(".")[0] in _PACKAGES
-
-
-def _run(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
-    return command(options)
+        msg = f"{error.name} is not installed; install it with: pip install 'lite-infer[export]'"
+        raise errors.BackendUnavailable(msg) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,14 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     from export.families import FAMILIES
     from runtime.backends import BACKENDS
 
-    parser = _Parser(
+    parser = CommandParser(
         prog="lite-infer-export",
         description="Convert published PyTorch checkpoints into bundles, and show that they are right.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"lite-infer {runtime.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
 
     convert = commands.add_parser("convert", help="checkpoint -> bundle")
     convert.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="published PyTorch weights")

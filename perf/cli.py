@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from perf.cases import CASE_NAMES, QUICK_CASES, Case, UserFile, make_cases
 from perf.machine import describe_machine
@@ -25,6 +25,7 @@ from perf.records import Option, Report, encode_report
 from perf.report import Context, build_report, check_writable, write_report
 from perf.suite import Outcome, Progress, deadline, run_suite
 from perf.table import format_report
+from runtime.command import CommandParser
 from runtime.errors import PromptError
 
 __all__ = ["main"]
@@ -46,11 +47,6 @@ examples:
 exit codes: 0 done, 1 something could not be measured (the table says what), 2 usage, 130 interrupted; what was
 measured before Ctrl-C is printed and written. What each figure contains is said in perf/README.md. Close other
 programs, plug a laptop in, and leave it alone while this runs."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise PromptError(f"{message}; see {self.prog} --help")  # noqa: EM102 - argparse hands it over
 
 
 class _AddFile(argparse.Action):
@@ -99,7 +95,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="lite-infer perf",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -9,15 +9,14 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import runtime
 from runtime import _cli_output, errors
+from runtime.command import CommandParser, run_command
 from runtime.geometry import PLANES, Volume
 from runtime.intensity import PRESETS
 from runtime.prompt_text import parse_box, parse_point, read_prompts
@@ -26,14 +25,6 @@ from runtime.types import Box, Point
 
 __all__ = ["main"]
 
-EXIT_CODES: tuple[tuple[type[errors.LiteInferError], int], ...] = (
-    (errors.PromptError, 2),
-    (errors.ImageError, 3),
-    (errors.BundleError, 4),
-    (errors.BackendError, 5),
-    (errors.OutputError, 6),
-    (errors.Cancelled, 130),
-)
 _SIGNED = {"--box", "--point", "--window", "--z-range", "--slice"}
 _NEGATIVE = re.compile(r"-[0-9.]")
 
@@ -49,30 +40,9 @@ Boxes are voxel indices in file order, 0-based, both ends inclusive. Research us
 the results for your purpose."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise errors.PromptError(f"{message}; see {self.prog} --help")  # noqa: EM102 - argparse hands it over
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 2 usage, 3 image, 4 bundle, 5 backend, 6 output)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    try:
-        return _dispatch(arguments)
-    except errors.LiteInferError as error:
-        if debug:
-            raise
-        print(f"lite-infer: error: {error}", file=sys.stderr)
-        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does; so must what is still buffered
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("lite-infer: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return run_command("lite-infer", _dispatch, argv)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -100,7 +70,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog=prog,
         description="Segment what is inside a box, in an image or through a volume.",
         epilog=_EPILOG,
@@ -265,7 +235,7 @@ def _progress_bar(options: argparse.Namespace) -> Iterator[_cli_output.ProgressB
 
 def _demo(arguments: list[str]) -> int:
     """Segment a real MR volume that comes with nibabel, exactly as ``lite-infer FILE --box ...`` does."""
-    parser = _Parser(prog="lite-infer demo", description=_demo.__doc__)
+    parser = CommandParser(prog="lite-infer demo", description=_demo.__doc__)
     _run_options(parser)
     parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     parser.parse_args(arguments)
@@ -276,7 +246,7 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _cache(arguments: list[str]) -> int:
-    parser = _Parser(prog="lite-infer cache", description="The embeddings kept on disk; they contain images.")
+    parser = CommandParser(prog="lite-infer cache", description="The embeddings kept on disk; they contain images.")
     parser.add_argument("action", choices=("info", "clear"))
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -20,7 +20,8 @@ from PIL import Image
 from tiny_bundle import BOX, SCENE_SHAPE, scene_pixels
 
 import runtime
-from runtime import cli, errors
+from runtime import errors
+from runtime.command import EXIT_CODES
 
 SOLID = ",".join(map(str, BOX))
 
@@ -339,10 +340,12 @@ def test_every_error_of_the_tree_has_an_exit_code() -> None:
         errors.BackendUnavailable: 5,
         errors.InferenceError: 5,
         errors.OutputError: 6,
+        errors.CheckpointError: 4,
+        errors.DownloadError: 4,
         errors.Cancelled: 130,
     }
     for kind, code in wanted.items():
-        assert next(number for parent, number in cli.EXIT_CODES if issubclass(kind, parent)) == code
+        assert next(number for parent, number in EXIT_CODES if issubclass(kind, parent)) == code
 
 
 @pytest.mark.parametrize(
