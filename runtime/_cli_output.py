@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import runtime
+from runtime.backends.graph_cache import LIMIT_BYTES, compiled_graphs
 from runtime.cache import CacheInfo
 from runtime.errors import BackendUnavailable, OutputError
 from runtime.geometry import Volume
@@ -240,20 +241,28 @@ def demo_command() -> list[str]:
     ]
 
 
-def cache_summary(info: CacheInfo) -> dict[str, Any]:
-    """Make ``lite-infer cache info --json``."""
+def cache_summary(embeddings: CacheInfo, graphs: Path) -> dict[str, Any]:
+    """Make ``lite-infer cache info --json``; `graphs` is the folder of compiled graphs."""
+    compiled = compiled_graphs(graphs)
     return {
-        "directory": str(info.directory),
-        "entries": info.disk_entries,
-        "bytes": info.disk_bytes,
-        "limit_bytes": info.disk_limit,
+        "directory": str(embeddings.directory),
+        "entries": embeddings.disk_entries,
+        "bytes": embeddings.disk_bytes,
+        "limit_bytes": embeddings.disk_limit,
+        "graphs": {
+            "directory": str(graphs),
+            "entries": len(compiled),
+            "bytes": sum(graph.bytes for graph in compiled),
+            "limit_bytes": LIMIT_BYTES,
+        },
     }
 
 
-def cache_report(info: CacheInfo) -> str:
-    """Say where the cache is and how full."""
+def cache_report(summary: dict[str, Any]) -> str:
+    """Say what is kept where, and how much of its limit it takes."""
     mib = 1 << 20
-    return (
-        f"{info.disk_entries} embeddings, {info.disk_bytes / mib:.1f} of at most {info.disk_limit / mib:.0f} MiB, "
-        f"in {info.directory}"
+    return "\n".join(
+        f"{part['entries']} {what}, {part['bytes'] / mib:.1f} of at most {part['limit_bytes'] / mib:.0f} MiB, "
+        f"in {part['directory']}"
+        for what, part in (("embeddings", summary), ("compiled graphs", summary["graphs"]))
     )

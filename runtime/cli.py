@@ -16,6 +16,8 @@ from pathlib import Path
 
 import runtime
 from runtime import _cli_output, errors
+from runtime.backends.graph_cache import clear_graphs
+from runtime.cache import cache_directory
 from runtime.command import CommandParser, run_command
 from runtime.geometry import PLANES, Volume
 from runtime.intensity import PRESETS
@@ -246,17 +248,17 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _cache(arguments: list[str]) -> int:
-    parser = CommandParser(prog="lite-infer cache", description="The embeddings kept on disk; they contain images.")
+    description = "What is kept on disk for the next start: embeddings, which contain images, and compiled graphs."
+    parser = CommandParser(prog="lite-infer cache", description=description)
     parser.add_argument("action", choices=("info", "clear"))
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
+    graphs = cache_directory() / "graphs"
     with runtime.EmbeddingCache() as cache:
         if options.action == "clear":
             cache.clear()
-        info = cache.info()
-    if options.json:
-        print(json.dumps(_cli_output.cache_summary(info), indent=2))
-    else:
-        print(_cli_output.cache_report(info))
+            clear_graphs(graphs)
+        summary = _cli_output.cache_summary(cache.info(), graphs)
+    print(json.dumps(summary, indent=2) if options.json else _cli_output.cache_report(summary))
     return 0

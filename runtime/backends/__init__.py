@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.backends.base import Backend, BackendOptions, IoSpec, TensorSpec
+from runtime.backends.graph_cache import LIMIT_BYTES, prune_graphs
 from runtime.backends.threads import default_threads
 from runtime.errors import BackendError, BackendUnavailable, BundleError
 
@@ -215,7 +216,7 @@ def open_backend(name: str, bundle: Bundle, role: str, options: BackendOptions) 
         ``encoder``, ``decoder`` or the name of an extra graph.
     options : BackendOptions
         The precision is one that `resolve_precision` returned. Below the cache directory each graph gets a directory
-        named after its digest.
+        named after its digest, and those opened longest ago are removed beyond `graph_cache.LIMIT_BYTES`.
 
     Returns
     -------
@@ -243,7 +244,11 @@ def open_backend(name: str, bundle: Bundle, role: str, options: BackendOptions) 
         return OrtBackend(path, options)
     from runtime.backends.ov import OpenVinoBackend
 
-    if options.cache_directory is not None:
-        digest = graph_sha256(name, bundle, role, options.precision)
-        options = replace(options, cache_directory=options.cache_directory / digest[:_DIRECTORY_DIGITS])
-    return OpenVinoBackend(path, options)
+    root = options.cache_directory
+    if root is None:
+        return OpenVinoBackend(path, options)
+    digest = graph_sha256(name, bundle, role, options.precision)
+    backend = OpenVinoBackend(path, replace(options, cache_directory=root / digest[:_DIRECTORY_DIGITS]))
+    if backend.cache_directory is not None:
+        prune_graphs(root, opened=backend.cache_directory, limit_bytes=LIMIT_BYTES)
+    return backend

@@ -154,7 +154,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     from openvino import opset13
 
     properties = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    properties |= _cache_property(cache_directory)
+    properties |= _cache_property(_made(cache_directory))
     row = opset13.parameter([1, _PROBE_SIDE], np.float32, name="row")
     weights = opset13.constant(np.full((_PROBE_SIDE, _PROBE_SIDE), 0.5, np.float32))
     model = openvino.Model([opset13.matmul(row, weights, transpose_a=False, transpose_b=True)], [row], "bf16_probe")
@@ -176,16 +176,20 @@ def _reason(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _cache_property(directory: Path | None) -> dict[str, Any]:
-    """``CACHE_DIR``, where the directory can be had; without it graphs are compiled at each start."""
+def _made(directory: Path | None) -> Path | None:
+    """The cache directory, where it can be had; without it graphs are compiled at each start."""
     if directory is None:
-        return {}
+        return None
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         _log.warning("%s: compiled graphs cannot be kept (%s); the next start is slower", directory, error.strerror)
-        return {}
-    return {"CACHE_DIR": str(directory)}
+        return None
+    return directory
+
+
+def _cache_property(directory: Path | None) -> dict[str, Any]:
+    return {} if directory is None else {"CACHE_DIR": str(directory)}
 
 
 class OpenVinoBackend:
@@ -214,13 +218,17 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    cache_directory: Path | None
+    """Where the compiled graph is kept; None where it is not."""
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
         openvino = _import_openvino()
         self._graph = path.name
         self._foreign = _foreign()
+        self.cache_directory = _made(_own_directory(options, openvino.__version__))
+        properties = _properties(options) | _cache_property(self.cache_directory)
         try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", _properties(options))
+            compiled = openvino.Core().compile_model(str(path), "CPU", properties)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             self.io_spec = IoSpec(
@@ -272,16 +280,20 @@ class OpenVinoBackend:
         self._idle.clear()
 
 
+def _own_directory(options: BackendOptions, version: str) -> Path | None:
+    """Where a graph is kept: apart for each version, whose cache the next does not read, and for each precision."""
+    number = version.partition("-")[0]
+    return None if options.cache_directory is None else options.cache_directory / f"{number}-{options.precision}"
+
+
 def _properties(options: BackendOptions) -> dict[str, Any]:
-    properties = {
+    return {
         "INFERENCE_PRECISION_HINT": _HINTS[options.precision],  # never left to OpenVINO: it prefers bf16
         "INFERENCE_NUM_THREADS": options.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
     }
-    directory = options.cache_directory
-    return properties | _cache_property(None if directory is None else directory / options.precision)
 
 
 def _tensor_spec(port: Any) -> TensorSpec:

@@ -139,6 +139,17 @@ def test_nothing_else_than_the_results_is_left_behind(run: Runner, volume_file: 
     assert not (cache_folder / "embeddings").exists()
 
 
+def test_compiled_graphs_are_counted_and_cleared_as_well(run: Runner, volume_file: Path, cache_folder: Path) -> None:
+    assert run(volume_file, "--box", SOLID, "--backend", "openvino", "--precision", "fp32").code == 0
+    graphs = run("cache", "info", "--json").json["graphs"]
+    assert graphs["directory"] == str(cache_folder / "graphs")
+    assert graphs["entries"] == 2
+    assert 0 < graphs["bytes"] <= graphs["limit_bytes"]
+    assert "\n2 compiled graphs, " in run("cache", "info").out
+    assert run("cache", "clear", "--json").json["graphs"]["entries"] == 0
+    assert list(cache_folder.rglob("*.*")) == []
+
+
 def test_embeddings_are_kept_for_the_next_run(run: Runner, volume_file: Path, cache_folder: Path) -> None:
     first = run(volume_file, "--box", SOLID, "--json").json
     second = run(volume_file, "--box", "10,20,2,30,45,6", "--json").json
