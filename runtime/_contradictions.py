@@ -30,6 +30,8 @@ def contradictions(manifest: Manifest) -> list[str]:
     found = _of_normalise("input.normalise", manifest.input.normalise)
     for crop in manifest.prompts.crops:
         found += _of_normalise(f"prompts.crops.{crop.name}.normalise", crop.normalise)
+        if crop.length is not None and crop.graph is None:
+            found.append(f"prompts.crops.{crop.name}.length: belongs to a crop with a graph")
     if manifest.input.resize == "stretch" and manifest.input.pad != "none":
         found.append("input.pad: a stretched image fills the input; wanted none")
     if manifest.input.resize == "longest_side" and manifest.input.pad == "none":

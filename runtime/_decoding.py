@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InferenceError
-from runtime.manifest import Manifest
+from runtime.manifest import Crop, Manifest
 from runtime.transforms import Frame, masks_from_logits
 from runtime.types import Prediction
 
-__all__ = ["blank", "prediction", "restored", "stored"]
+__all__ = ["blank", "crop_vectors", "prediction", "restored", "stored"]
 
 
 def stored(manifest: Manifest, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -50,6 +50,16 @@ def _output(outputs: Mapping[str, NDArray[Any]], name: str, row: tuple[int, ...]
         msg = f"decoder output {name!r}: found {found}, the manifest says ({wanted}); convert again"
         raise InferenceError(msg)
     return outputs[name]
+
+
+def crop_vectors(outputs: Mapping[str, NDArray[Any]], crop: Crop, count: int) -> NDArray[np.float32]:
+    """What a third graph made of N crops, (N, length)."""
+    found = outputs.get("output")
+    if found is None or found.ndim != 2 or len(found) != count or crop.length not in (None, found.shape[1]):
+        shape = "no such output" if found is None else found.shape
+        msg = f"{crop.graph} output 'output': found {shape}, wanted ({count}, {crop.length or '?'}); convert again"
+        raise InferenceError(msg)
+    return found
 
 
 def prediction(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], frame: Frame) -> Prediction:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime import _decoding, _prompt_arrays
+from runtime._crops import crop_arrays
 from runtime.backends import (
     Backend,
     BackendOptions,
@@ -26,7 +28,7 @@ from runtime.backends import (
 from runtime.bundle import Bundle
 from runtime.cache import EmbeddingCache, cache_directory, content_digest, embedding_key
 from runtime.errors import PromptError, SessionStateError
-from runtime.manifest import Manifest
+from runtime.manifest import Crop, Manifest
 from runtime.propagate import SlicePrompt
 from runtime.transforms import Frame, check_supported, encoder_input, frame_of
 from runtime.types import Embedding, Prediction
@@ -98,21 +100,52 @@ class Engine:
             outputs = self.graph("encoder").run({"image": tensor})
             tensors = _decoding.stored(self.manifest, outputs)
             self.cache.put(key, tensors)
-        embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256)
+        kept = _own(pixels) if self.manifest.prompts.crops else None
+        embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256, kept)
         return embedding, cached
 
-    def decode_slice(self, embedding: Embedding, prompt: SlicePrompt, modality: int | None = None) -> Prediction:
+    def decode_slice(
+        self,
+        embedding: Embedding,
+        prompt: SlicePrompt,
+        modality: int | None = None,
+        extra: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Prediction:
         """Decode one prompt that is in the input frame already."""
         frame = frame_of(self.manifest, embedding.original_size)
-        return self.predict(embedding, _prompt_arrays.slice_arrays(self.manifest, prompt, modality), frame)
+        arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
+        boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
+        return self.predict(embedding, arrays, frame, boxes)
 
-    def predict(self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame) -> Prediction:
+    def predict(
+        self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame, boxes: NDArray[Any] | None
+    ) -> Prediction:
+        """Run the decoder on its inputs; the boxes (N, 4) are in image pixels, for what is cut from the image."""
         inputs = {**_decoding.restored(self.manifest, embedding.tensors), **prompts}
+        for crop in self.manifest.prompts.crops:
+            if crop.name not in inputs:
+                inputs[crop.name] = self._cropped(crop, embedding, boxes)
         outputs = self.graph("decoder").run(inputs)
         return _decoding.prediction(self.manifest, outputs, frame)
 
-    def graph(self, role: Literal["encoder", "decoder"]) -> Backend:
-        """The graph of a role, compiled on first use."""
+    def _cropped(self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None) -> NDArray[np.float32]:
+        """What the decoder reads of the image inside the boxes, directly or through a third graph."""
+        if embedding.pixels is None or boxes is None:
+            what = "a box for every object" if boxes is None else "the image's pixels: encode the image here"
+            msg = f"bundle {self.manifest.name!r} cuts {crop.name!r} from the image and needs {what}"
+            raise PromptError(msg)
+        cut = crop_arrays(crop, embedding.pixels, boxes)
+        if crop.graph is None:
+            return cut
+        return _decoding.crop_vectors(self.graph(crop.graph).run({"crop": cut}), crop, len(boxes))
+
+    def warm_up(self) -> None:
+        """Compile all graphs."""
+        for role in ("encoder", "decoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
+            self.graph(role)
+
+    def graph(self, role: str) -> Backend:
+        """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use."""
         with self._lock:
             self.check_usable()
             if role not in self._graphs:
@@ -134,6 +167,13 @@ class Engine:
         if embedding.graph_sha256 != self._graph_sha256:
             msg = "this embedding was made by another bundle or precision; encode the image with this session"
             raise PromptError(msg)
+
+
+def _own(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Read-only copy of an image, which its owner may change."""
+    copy = np.array(pixels, order="C")
+    copy.flags.writeable = False
+    return copy
 
 
 def _name_and_version(backend: str) -> str:

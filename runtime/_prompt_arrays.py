@@ -5,7 +5,7 @@ Follows ``docs/bundle-format.md``, section 6. Pure functions of a manifest and a
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime._derived import box_quarters, box_stroke
+from runtime._extra import Extra, extra_arrays
 from runtime.errors import PromptError
 from runtime.manifest import Manifest
 from runtime.prompts import PlannedObject
@@ -35,6 +36,7 @@ class Given:
     masks: ArrayLike | None = None
     scribbles: ArrayLike | None = None
     modality: str | int | None = None
+    extra: Extra | None = None
 
 
 def modality_index(manifest: Manifest, modality: str | int | None) -> int | None:
@@ -118,6 +120,7 @@ def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, N
         msg = f"boxes, points and masks for {sorted(sizes)} objects: wanted the same number of each"
         raise PromptError(msg)
     (count,) = sizes
+    shared |= extra_arrays(manifest, given.extra, count)
     return shared | _decoder_inputs(
         manifest,
         boxes=np.full((count, 4), np.nan, np.float32) if box_array is None else frame.boxes_to_input(box_array),
@@ -141,12 +144,21 @@ def _maps(given: Given) -> NDArray[np.float64] | None:
     return maps[:, np.newaxis] if maps.ndim == 3 else maps  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
 
 
-def slice_arrays(manifest: Manifest, prompt: SlicePrompt, modality: int | None = None) -> dict[str, NDArray[Any]]:
-    """Decoder inputs of one prompt that is in the input frame already, for a modality from `modality_index`."""
+def slice_arrays(
+    manifest: Manifest,
+    prompt: SlicePrompt,
+    modality: int | None = None,
+    extra: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Decoder inputs of one prompt that is in the input frame already.
+
+    The modality comes from `modality_index`, ``extra`` from `extra_arrays`: it has one row an array.
+    """
     box = np.full(4, np.nan, np.float32) if prompt.box is None else prompt.box
     takes_logits = manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits"
     logits = prompt.mask_logits if takes_logits else None
-    return _shared(modality) | _decoder_inputs(
+    beside = {**_shared(modality), **(extra or {})}
+    return beside | _decoder_inputs(
         manifest,
         boxes=box[np.newaxis],
         points=prompt.points[np.newaxis] if len(prompt.points) else None,

@@ -10,7 +10,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resize_bicubic_antialias", "resize_bilinear", "resize_bilinear_antialias"]
+__all__ = [
+    "resize_bicubic_antialias",
+    "resize_bilinear",
+    "resize_bilinear_antialias",
+    "resize_bilinear_antialias_float",
+]
 
 _WEIGHT_LIMIT = 1 << 15
 _MAX_WEIGHT_BITS = 22
@@ -65,6 +70,21 @@ def resize_bilinear_antialias(image: NDArray[np.uint8], size: tuple[int, int]) -
 
     picture = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resize_bilinear_antialias_float(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Average with a triangle as wide as the reduction, without rounding; arguments as `resize_bilinear`.
+
+    What PyTorch computes for ``interpolate(float32, mode="bilinear", antialias=True)``, by way of Pillow's 32-bit mode.
+    """
+    from PIL import Image
+
+    planes = image[:, :, np.newaxis] if image.ndim == 2 else image
+    resized = np.empty((*size, planes.shape[2]), np.float32)
+    for channel in range(planes.shape[2]):
+        picture = Image.fromarray(np.ascontiguousarray(planes[:, :, channel], dtype=np.float32))
+        resized[:, :, channel] = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return resized[:, :, 0] if image.ndim == 2 else resized
 
 
 def resize_bicubic_antialias(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

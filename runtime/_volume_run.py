@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class VolumeRun:
     encode : callable
         uint8 image in the view -> (Embedding, whether it came from the cache).
     decode : callable
-        (Embedding, SlicePrompt) -> Prediction for one prompt.
+        (Embedding, SlicePrompt, number of the object from 0) -> Prediction for one prompt.
     blank : Prediction
         The answer on a slice of one intensity, where there is nothing to find.
     """
@@ -68,7 +69,7 @@ class VolumeRun:
     frame: Frame
     window: Window | None
     encode: Callable[[NDArray[np.uint8]], tuple[Embedding, bool]]
-    decode: Callable[[Embedding, SlicePrompt], Prediction]
+    decode: Callable[[Embedding, SlicePrompt, int], Prediction]
     blank: Prediction
     settings: ChainSettings | LoopSettings
     progress: Callable[[Progress], None] | None = None
@@ -92,8 +93,8 @@ class VolumeRun:
         self.timings["slices_cached" if cached else "slices_encoded"] += 1
         return embedding
 
-    def decode_slice(self, position: int, prompt: SlicePrompt) -> Prediction:
-        """Decode one prompt on one slice; the callable that propagation is given."""
+    def decode_slice(self, number: int, position: int, prompt: SlicePrompt) -> Prediction:
+        """Decode one prompt of an object on one slice; for one object, the callable that propagation is given."""
         if self.cancel is not None and self.cancel():
             msg = "cancelled; nothing was written"
             raise Cancelled(msg)
@@ -102,7 +103,7 @@ class VolumeRun:
             return self.blank
         embedding = self.embedding(pixels)
         started = time.perf_counter()
-        prediction = self.decode(embedding, prompt)
+        prediction = self.decode(embedding, prompt, number)
         self.timings["decode_ms"] += (time.perf_counter() - started) * 1e3
         self.timings["prompts_decoded"] += 1
         return prediction
@@ -118,12 +119,12 @@ class VolumeRun:
                     "prompt a slice that shows the object, or choose another window"
                 )
                 raise ImageError(msg)
-        return tuple(self._object(one, self._total(objects)) for one in objects)
+        return tuple(self._object(number, one, self._total(objects)) for number, one in enumerate(objects))
 
-    def _object(self, planned: PlannedObject, total: int | None) -> ObjectResult:
+    def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
         slices: list[SliceResult] = []
         kept: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
-        for step in propagate(self.decode_slice, planned.plan, self.frame, self.settings):
+        for step in propagate(partial(self.decode_slice, number), planned.plan, self.frame, self.settings):
             prediction = step.prediction
             index = self.view.slice_index(step.slice_index)
             area = 0 if step.stop else int(prediction.areas[0])

@@ -62,6 +62,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Interpolation = Literal["area", "linear", "bilinear", "bilinear_antialias", "bicubic_antialias"]
+CropInterpolation = Interpolation | Literal["bilinear_antialias_float"]
 StoredDtype = Literal["float32", "float16", "uint8", "int8"]
 
 
@@ -82,10 +83,11 @@ class Crop(_Record, frozen=True):
 
     name: TensorName
     size: Size
-    interpolation: Interpolation
+    interpolation: CropInterpolation
     normalise: Normalise
     far_edge: Literal["inclusive", "exclusive"] = "inclusive"
     graph: TensorName | None = None
+    length: Annotated[int, Meta(ge=1, le=1 << 16)] | None = None
 
 
 class Input(_Record, frozen=True):
@@ -172,6 +174,7 @@ class LoopSettings(_Record, frozen=True):
     box_from: Literal["resized_label", "mask"]
     label_dtype: Literal["uint8", "uint16"] = "uint8"
     margin_px: Annotated[int, Meta(ge=0, le=64)] = 0
+    crop_margin_px: Annotated[int, Meta(ge=0, le=64)] = 0
     last_slice: Literal["included", "excluded"] = "included"
     first_slice: Literal["included", "excluded"] = "included"
     fallback_down: Literal["rounded", "unrounded"] = "rounded"

@@ -41,12 +41,15 @@ class SlicePrompt:
         1 on the object, 0 beside it.
     mask_logits : ndarray of float32, shape (h, w), or None
         Earlier low-res logits.
+    image_box : ndarray of float64, shape (4,), or None
+        xyxy in pixels of the view: where a decoder looks that is shown what lies inside the box.
     """
 
     box: NDArray[np.float32] | None
     points: NDArray[np.float32]
     point_labels: NDArray[np.float32]
     mask_logits: NDArray[np.float32] | None = None
+    image_box: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,7 @@ class _Chain:
                 points=self.frame.points_to_input(clicks[:, :2]),
                 point_labels=clicks[:, 2].astype(np.float32),
                 mask_logits=mask_logits,
+                image_box=None if box is None else np.array(box, np.float64),
             ),
         )
         return prediction if self.plan.limit is None else _limited(prediction, self.plan.limit)
@@ -254,6 +258,18 @@ def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSet
         box = resized_label_box(neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame)
         return fallback if box is None else box
 
+    def around(neighbour: Prediction | None) -> NDArray[np.float64]:
+        """Box in pixels of the view, where crops are cut."""
+        if neighbour is None or not neighbour.areas[0]:
+            return np.array(plan.limit, np.float64)
+        margin = settings.crop_margin_px
+        height, width = frame.original_size
+        low, high = neighbour.boxes[0, :2] - margin, neighbour.boxes[0, 2:] + margin
+        return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])]).astype(np.float64)
+
+    def prompt(box: NDArray[np.float32], neighbour: Prediction | None) -> SlicePrompt:
+        return SlicePrompt(box, *none, image_box=around(neighbour))
+
     none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
     low, high = plan.extent
     middle = (low + high) // 2
@@ -263,10 +279,10 @@ def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSet
     previous: Prediction | None = None
     for index in range(middle, top + 1):
         box = given if index == middle else follow(previous, given)
-        previous = decode(index, SlicePrompt(box, *none))
+        previous = decode(index, prompt(box, previous))
         start = start or previous
         yield Step(index, previous)
     previous = start
     for index in range(middle - 1, bottom - 1, -1):
-        previous = decode(index, SlicePrompt(follow(previous, given_down), *none))
+        previous = decode(index, prompt(follow(previous, given_down), previous))
         yield Step(index, previous)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding, _prompt_arrays
 from runtime._engine import Engine
+from runtime._extra import extra_arrays
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import default_threads
@@ -27,6 +27,7 @@ from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import ChainSettings, LoopSettings, Manifest
 from runtime.prompts import plan_objects
+from runtime.propagate import SlicePrompt
 from runtime.segmentation import Segmentation, build_label_map, check_overlap
 from runtime.transforms import frame_of
 from runtime.types import Box, Embedding, Point, Prediction, whole
@@ -137,15 +138,14 @@ class Session:
         self._engine.close()
 
     def warm_up(self) -> None:
-        """Load both graphs now rather than on first use, for example while a window opens.
+        """Load all graphs now rather than on first use, for example while a window opens.
 
         Raises
         ------
         InferenceError
             If a graph does not compile.
         """
-        self._engine.graph("encoder")
-        self._engine.graph("decoder")
+        self._engine.warm_up()
 
     def encode(self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None) -> Embedding:
         """Compute the embedding of one image.
@@ -190,6 +190,7 @@ class Session:
         masks: ArrayLike | None = None,
         scribbles: ArrayLike | None = None,
         modality: str | int | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
     ) -> Prediction:
         """Predict one mask per prompt on an encoded image.
 
@@ -209,6 +210,10 @@ class Session:
             Drawn strokes in the input frame, for bundles that take them; (h, w) is ``manifest.prompts.mask.size``.
         modality : str or int, optional
             What the image shows, for bundles that ask: a name of ``manifest.modalities``, in any case, or its index.
+        extra : mapping of str to array-like, optional
+            Arrays that the bundle takes beside the prompts, by the manifest's names, with N rows or one row for all:
+            every name of ``manifest.prompts.vectors``, and any of ``manifest.prompts.crops`` in place of what would be
+            cut from the image.
 
         Returns
         -------
@@ -218,16 +223,17 @@ class Session:
         Raises
         ------
         PromptError
-            If a prompt is malformed, outside the image, or not understood by the bundle.
+            If a prompt is malformed, outside the image, missing, or not understood by the bundle.
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
         self._engine.check_usable()
         self._engine.check_own(embedding)
         frame = frame_of(self.manifest, embedding.original_size)
-        given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality)
+        given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality, extra)
         arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
-        return self._engine.predict(embedding, arrays, frame)
+        placed = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+        return self._engine.predict(embedding, arrays, frame, placed)
 
     def segment(
         self,
@@ -242,6 +248,7 @@ class Session:
         z_range: tuple[int, int] | None = None,
         window: str | tuple[float, float] | None = None,
         modality: str | int | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
         mode: Literal["chain", "published"] = "chain",
         overlap: Literal["last", "first"] = "last",
         progress: Callable[[Progress], None] | None = None,
@@ -275,6 +282,9 @@ class Session:
             Intensity window: preset name, ``"LEVEL,WIDTH"`` or (level, width).
         modality : str or int, optional
             What the image shows, for bundles that ask; as `decode` takes it.
+        extra : mapping of str to array-like, optional
+            As `decode` takes it, with a row for each object in the order of their labels, or one row for all; the same
+            on every slice.
         mode : {"chain", "published"}
             lite-infer's propagation, or the published loop of the bundle's authors.
         overlap : {"last", "first"}
@@ -292,7 +302,7 @@ class Session:
         Raises
         ------
         PromptError
-            If a prompt, the window, the modality or the mode is malformed, outside the image or not understood.
+            If a prompt, the window, the modality, extra or the mode is malformed, outside the image or not understood.
         ImageError
             If the image cannot be segmented (constant slice, colour volume).
         Cancelled
@@ -313,14 +323,20 @@ class Session:
         objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
         _prompt_arrays.check_understood(self.manifest, objects)
         chosen = _prompt_arrays.modality_index(self.manifest, modality)
+        beside = extra_arrays(self.manifest, extra, len(objects))
         frame = frame_of(self.manifest, view.shape[:2])
+
+        def decode(embedding: Embedding, prompt: SlicePrompt, number: int) -> Prediction:
+            own = {name: rows[number : number + 1] for name, rows in beside.items()}
+            return self._engine.decode_slice(embedding, prompt, chosen, own)
+
         run = VolumeRun(
             volume=volume,
             view=view,
             frame=frame,
             window=choose_window(volume, window),
             encode=self._engine.encode,
-            decode=partial(self._engine.decode_slice, modality=chosen),
+            decode=decode,
             blank=_decoding.blank(self.manifest, frame),
             settings=self._settings(mode),
             progress=progress,

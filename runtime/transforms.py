@@ -132,10 +132,10 @@ def check_supported(manifest: Manifest) -> None:
     if manifest.input.resize == "longest_side" and manifest.input.size[0] != manifest.input.size[1]:
         missing.append("input.size that is not square with the longest-side rule")
     prompts = manifest.prompts
-    missing += [f"prompts.crops {crop.name!r}" for crop in prompts.crops]
     if prompts.box is None or prompts.box.use == "limits_mask":
         missing.append("prompts.box other than required or optional")
-    missing += [f"prompts.vectors {name!r}" for name in prompts.vectors]
+    if prompts.crops and (prompts.box is None or prompts.box.use != "required"):
+        missing.append("prompts.crops without a required box")
     if manifest.input.spectrum is not None:
         missing.append("input.spectrum")
     if manifest.output.implicit:

@@ -163,17 +163,21 @@ class Embedding:
         (h, w) of the resized image inside the encoder's input frame, before padding.
     graph_sha256 : str
         sha256 of the encoder graph that made it; a decoder of another bundle refuses it.
+    pixels : ndarray of uint8, shape (H, W) or (H, W, 3), or None
+        The image at its own size, read-only, where the bundle's decoder looks at what lies inside a box.
     """
 
     tensors: Mapping[str, NDArray[Any]]
     original_size: tuple[int, int]
     resized_size: tuple[int, int]
     graph_sha256: str
+    pixels: NDArray[np.uint8] | None = None
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensors in bytes."""
-        return sum(int(tensor.nbytes) for tensor in self.tensors.values())
+        """Size of the tensors, and of the pixels where they are kept, in bytes."""
+        kept = 0 if self.pixels is None else int(self.pixels.nbytes)
+        return kept + sum(int(tensor.nbytes) for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

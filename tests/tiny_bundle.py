@@ -189,9 +189,18 @@ def _bytes(what: str, channels: int = 3) -> bytes:
 
 
 def tiny_bundle(
-    folder: Path, *, clicks: bool = False, channels: int = 3, tail: Tail | None = None, **changes: Any
+    folder: Path,
+    *,
+    clicks: bool = False,
+    channels: int = 3,
+    tail: Tail | None = None,
+    third: dict[str, bytes] | None = None,
+    **changes: Any,
 ) -> Path:
-    """Write the bundle: with boxes alone, with a tail, or with boxes, points, mask prompts, two candidates, scores."""
+    """Write the bundle: with boxes alone, with a tail, or with boxes, points, mask prompts, two candidates, scores.
+
+    `third` are extra graphs by name.
+    """
     size = [SIDE, SIDE]
     facts: dict[str, Any] = {
         "name": "tiny",
@@ -218,6 +227,10 @@ def tiny_bundle(
         _bytes("clicks" if clicks else "boxes") if tail is None else graph_bytes(_decoder(clicks=False, tail=tail))
     )
     files = {"encoder.onnx": _bytes("encoder", channels), "decoder.onnx": decoder}
+    if third is not None:
+        files |= {f"{name}.onnx": content for name, content in third.items()}
+        roles = {"encoder": {"onnx": "encoder.onnx"}, "decoder": {"onnx": "decoder.onnx"}}
+        facts["graphs"] = {"float": {**roles, "extra": {name: {"onnx": f"{name}.onnx"} for name in third}}}
     return write_bundle(folder, files, **merged(facts, changes))
 
 

@@ -245,8 +245,12 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
             "the decoder would have several inputs 'modality'",
         ),
         ({"prompts": {"crops": [CROP]}}, r"graphs\.float\.extra: lacks 'crop_encoder', which crop 'crop_tokens' needs"),
+        (
+            {"prompts": {"crops": [{**CROP, "graph": None, "length": 4}]}},
+            r"prompts.crops.crop_tokens.length: belongs to a crop with a graph",
+        ),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):

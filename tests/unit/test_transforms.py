@@ -156,6 +156,13 @@ def test_a_colour_image_for_an_encoder_with_one_channel_is_refused() -> None:
 
 # What this version does not do yet
 
+CROP = {
+    "name": "crops",
+    "size": [64, 64],
+    "interpolation": "bilinear_antialias_float",
+    "normalise": {"kind": "scale"},
+}
+
 
 @pytest.mark.parametrize(
     ("changes", "text"),
@@ -164,7 +171,10 @@ def test_a_colour_image_for_an_encoder_with_one_channel_is_refused() -> None:
         ({"input": {"spectrum": "spectrum"}}, r"input.spectrum"),
         ({"prompts": {"box": None}}, r"prompts.box other than required or optional"),
         ({"prompts": {"box": {"use": "limits_mask"}}}, r"prompts.box other than required or optional"),
-        ({"prompts": {"vectors": {"content": 8}}}, r"prompts.vectors 'content'"),
+        (
+            {"prompts": {"box": {"use": "optional"}, "crops": [CROP]}},
+            r"prompts.crops without a required box",
+        ),
         ({"output": {"implicit": True}}, r"output.implicit"),
     ],
 )
@@ -188,6 +198,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         {"output": {"activation": "sigmoid", "threshold": 0.5, "upsample": "via_input", "inclusive": True}},
         {"prompts": {"modality": "required"}, "modalities": ["CT"]},
         {"prompts": {"points": {"derived": "box_quarters"}}},
+        {"prompts": {"crops": [CROP], "vectors": {"content": 8}}},
         {"prompts": {"mask": {"kind": "scribble", "size": [64, 64], "derived": "box_stroke"}}},
     ],
 )

@@ -113,6 +113,7 @@ def test_a_prompt_error_is_a_value_error_and_of_the_tree() -> None:
 def test_the_size_of_an_embedding_is_that_of_all_its_tensors() -> None:
     tensors = {"a": np.zeros((1, 2, 3), np.float16), "b": np.zeros((5,), np.uint8)}
     assert Embedding(tensors, (3, 4), (6, 8), "00").nbytes == 12 + 5
+    assert Embedding(tensors, (3, 4), (6, 8), "00", np.zeros((3, 4), np.uint8)).nbytes == 12 + 5 + 12
 
 
 def test_a_slice_result_says_nothing_of_a_stop_by_default() -> None:
