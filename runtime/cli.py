@@ -78,7 +78,9 @@ def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", nargs="?", help="NIfTI, DICOM file or folder, PNG, JPEG or challenge NPZ")
+    parser.add_argument(
+        "input", nargs="?", help="NIfTI, NRRD, MHA, MGZ, DICOM file or folder, PNG, JPEG or challenge NPZ"
+    )
     parser.add_argument("-i", "--input", dest="input_option", metavar="FILE", help="the same as an option")
     parser.add_argument("--version", action="version", version=f"lite-infer {runtime.__version__}")
     _prompt_options(parser.add_argument_group("prompts (docs/prompts.md)"))

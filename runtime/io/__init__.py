@@ -8,6 +8,7 @@ brings) or models.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from numpy.typing import NDArray
 from runtime.errors import ImageError, OutputError
 from runtime.geometry import Volume
 from runtime.io._reading import check_file
+from runtime.io._voxels import unpacked_head
 
 __all__ = ["READABLE", "WRITABLE", "load", "output_suffix", "save"]
 
-READABLE = (".nii", ".nii.gz", ".hdr", ".npz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+READABLE = (
+    ".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".npz", ".png", ".jpg", ".jpeg",
+    ".bmp", ".tif", ".tiff", ".dcm",
+)  # fmt: skip
 """Usual names of what `load` reads; content decides, and a folder is a DICOM series."""
 
 WRITABLE = (".nii.gz", ".nii", ".npz", ".png")
@@ -38,8 +43,8 @@ def load(path: str | os.PathLike[str], *, volume: int | None = None, series: str
     Parameters
     ----------
     path : str or path-like
-        NIfTI (``.nii``, ``.nii.gz``, header pairs), the challenge's NPZ, PNG, JPEG, BMP, TIFF, a DICOM file
-        or a folder with DICOM files.
+        NIfTI (``.nii``, ``.nii.gz``, header pairs), NRRD (``.nrrd``, ``.nhdr``), MetaImage (``.mha``, ``.mhd``),
+        FreeSurfer's MGZ and MGH, the challenge's NPZ, PNG, JPEG, BMP, TIFF, a DICOM file or a folder with DICOM files.
     volume : int, optional
         Which time point or frame, 0-based, of a file that holds several.
     series : str, optional
@@ -80,6 +85,18 @@ def load(path: str | os.PathLike[str], *, volume: int | None = None, series: str
         from runtime.io.nifti import read_nifti
 
         return read_nifti(place, volume=volume)
+    if kind == "nrrd":
+        from runtime.io.nrrd import read_nrrd
+
+        return read_nrrd(place, volume=volume)
+    if kind == "metaimage":
+        from runtime.io.metaimage import read_metaimage
+
+        return read_metaimage(place, volume=volume)
+    if kind == "mgh":
+        from runtime.io.mgh import read_mgh
+
+        return read_mgh(place, volume=volume)
     if volume not in (None, 0):
         msg = f"{place}: holds one image, so there is no volume {volume}; leave volume out"
         raise ImageError(msg)
@@ -178,8 +195,11 @@ def output_suffix(path: str | os.PathLike[str]) -> str:
 def _kind(path: Path) -> str:
     """Format of a file by its content; where that says nothing, by its name."""
     from runtime.io.dicom import is_dicom
+    from runtime.io.metaimage import is_metaimage
+    from runtime.io.mgh import is_mgh
     from runtime.io.nifti import is_nifti
     from runtime.io.npz import is_npz
+    from runtime.io.nrrd import is_nrrd
     from runtime.io.raster import is_raster
 
     try:
@@ -189,23 +209,40 @@ def _kind(path: Path) -> str:
         msg = f"{path}: cannot be opened; check the permissions"
         raise ImageError(msg) from error
     name = path.name.lower()
-    if is_dicom(head):
-        return "dicom"
-    if is_raster(head):
-        return "raster"
     if head.startswith(b"PK") and is_npz(path):
         return "npz"
-    if name.endswith((".img", ".img.gz")) or is_nifti(path):
+    if name.endswith((".img", ".img.gz")):
         return "nifti"
+    unpacked = _unpacked(path, head)
+    tests = {"dicom": is_dicom, "raster": is_raster, "nrrd": is_nrrd, "metaimage": is_metaimage}
+    for kind, is_kind in tests.items():
+        if is_kind(head):
+            return kind
+    if is_nifti(unpacked):
+        return "nifti"
+    if is_mgh(unpacked):
+        return "mgh"
     for kind, endings in _ENDINGS.items():  # a damaged file: its reader says best what is wrong
         if name.endswith(endings):
             return kind
-    msg = f"{path}: is not an image that can be read; wanted NIfTI, NPZ, PNG, JPEG, TIFF or DICOM"
+    wanted = "NIfTI, NRRD, MetaImage, MGZ, NPZ, PNG, JPEG, TIFF or DICOM"
+    msg = f"{path}: is not an image that can be read; wanted {wanted}"
     raise ImageError(msg)
+
+
+def _unpacked(path: Path, head: bytes) -> bytes:
+    """The same of what a gzip stream holds; as it is if that is damaged or no such stream."""
+    try:
+        return unpacked_head(path, _HEAD_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return head
 
 
 _ENDINGS = {
     "nifti": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
+    "nrrd": (".nrrd", ".nhdr"),
+    "metaimage": (".mha", ".mhd"),
+    "mgh": (".mgz", ".mgh"),
     "dicom": (".dcm", ".dicom", ".ima"),
     "npz": (".npz",),
     "raster": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),

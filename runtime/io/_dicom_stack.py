@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError
 from runtime.io._dicom_header import Frame, Series
-from runtime.io._reading import LOGGER
+from runtime.io._reading import LOGGER, choose_volume
 
 __all__ = ["Stack", "stack_frames"]
 
@@ -110,22 +110,11 @@ def _unplaced(series: Series, volume: int | None) -> Stack:
         raise ImageError(msg)
     stacked = len(frames) > 1 and series.modality in _STACKED_MODALITIES
     if not stacked or volume is not None:
-        frames = (frames[_choice(len(frames), volume, "frames")],)
+        frames = (frames[choose_volume(len(frames), volume, "frames")],)
     spacing = _in_plane(frames)
     if stacked and volume is None:
         LOGGER.warning("the frames have no position; they are taken as slices in file order, without an affine")
     return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0))
-
-
-def _choice(count: int, volume: int | None, what: str) -> int:
-    if volume is None and count > 1:
-        msg = f"holds {count} {what}, not one volume; choose one with volume=0 .. {count - 1} (--volume N)"
-        raise ImageError(msg)
-    index = volume or 0
-    if not 0 <= index < count:
-        msg = f"there is no volume {index}, it holds {count}; choose 0 .. {count - 1}"
-        raise ImageError(msg)
-    return index
 
 
 def _axes(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -166,7 +155,7 @@ def _repetition(frames: Sequence[Frame], normal: NDArray[np.float64], volume: in
             "there are duplicates or gaps; remove the copies or fetch the series again"
         )
         raise ImageError(msg)
-    chosen = _choice(len(places[0]), volume, f"images at each of {len(places)} positions (time points or echoes)")
+    chosen = choose_volume(len(places[0]), volume, f"images at each of {len(places)} positions (time points or echoes)")
     return tuple(place[chosen] for place in places)
 
 

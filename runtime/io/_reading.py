@@ -22,8 +22,10 @@ __all__ = [
     "MAX_RATIO",
     "MAX_VOXELS",
     "BoundedFile",
+    "SeveralVolumes",
     "check_file",
     "check_size",
+    "choose_volume",
     "foreign",
     "named",
     "read_into",
@@ -42,6 +44,14 @@ MAX_RATIO = 1040
 """Deflate cannot shrink by more than about 1032; a file that claims more lies about its size."""
 
 _CHUNK = 1 << 22
+
+
+class SeveralVolumes(ImageError):
+    """A file holds several volumes and none was chosen; ``count`` says how many."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 @contextmanager
@@ -69,6 +79,9 @@ def named(path: Path) -> Iterator[None]:
     """Put the file's name in front of an `ImageError` that comes from code which does not know it."""
     try:
         yield
+    except SeveralVolumes as error:
+        msg = f"{path}: {error}"
+        raise SeveralVolumes(msg, error.count) from error
     except ImageError as error:
         msg = f"{path}: {error}"
         raise ImageError(msg) from error
@@ -122,6 +135,18 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int) -> int:
         )
         raise ImageError(msg)
     return voxels * itemsize
+
+
+def choose_volume(count: int, volume: int | None, what: str) -> int:
+    """Index of the volume to read of ``count`` that a file holds; the messages do not name the file."""
+    if volume is None and count > 1:
+        msg = f"holds {count} {what}, not one volume; choose one with volume=0 .. {count - 1} (--volume N)"
+        raise SeveralVolumes(msg, count)
+    index = volume or 0
+    if not 0 <= index < count:
+        msg = f"there is no volume {index}, it holds {count}; choose 0 .. {count - 1}"
+        raise ImageError(msg)
+    return index
 
 
 def read_into(stream: Any, view: memoryview) -> int:

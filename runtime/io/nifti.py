@@ -6,12 +6,11 @@ intensities' meaning, prompts or models.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import zlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +26,19 @@ from runtime.io._nifti_header import (
     label_table,
     parse_header,
 )
-from runtime.io._reading import LOGGER, MAX_RATIO, check_file, check_size, foreign, named, read_into
+from runtime.io._reading import check_file, check_size, choose_volume, foreign, named
 from runtime.io._source import NiftiSource, protected_paths
+from runtime.io._voxels import Stored, is_gzip, read_voxels, scaled, unpacked_head
 
 __all__ = ["is_nifti", "read_nifti", "write_nifti"]
 
-_GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 3
-_TAIL_BYTES = 1 << 16
-_TAIL_CHUNKS = 16
-_CHUNK_VOXELS = 1 << 20
-_LARGEST_FACTOR = 2.0**31
 _WANTED = "a NIfTI file"
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether a file starts with a NIfTI header, compressed or not."""
-    try:
-        return parse_header(_head(path)) is not None
-    except (OSError, EOFError, zlib.error):
-        return False
+def is_nifti(head: bytes) -> bool:
+    """Whether the first (unpacked) bytes of a file are those of a NIfTI header."""
+    return parse_header(head) is not None
 
 
 def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
@@ -77,7 +69,7 @@ def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
     header_path, data_path = _pair(path)
     check_file(header_path)
     with foreign(path, _WANTED):
-        header = parse_header(_head(header_path))
+        header = parse_header(unpacked_head(header_path, HEADER_BYTES))
     if header is None:
         msg = f"{path}: has no NIfTI header (magic n+1, ni1 or n+2); convert the image to NIfTI"
         raise ImageError(msg)
@@ -99,8 +91,18 @@ def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
     if not 0 <= offset < 2**53 or offset != int(offset):
         msg = f"{path}: vox_offset is {offset}, wanted a whole number of bytes; repair the header"
         raise ImageError(msg)
-    flat = _read_voxels(path, data_path if paired else header_path, (int(offset), skip), shape, dtype)
-    array = _finish(flat, shape, scaling)
+    data = data_path if paired else header_path
+    check_file(data)
+    with foreign(path, _WANTED), data.open("rb") as stream:
+        packed = is_gzip(stream.read(2))
+    stored = Stored(
+        data=data,
+        packing="gzip" if packed else "raw",
+        skip=int(offset) + skip * dtype.itemsize,
+        dtype=np.dtype(np.uint8) if dtype.names else dtype,
+        run=math.prod(shape) * (dtype.itemsize if dtype.names else 1),
+    )
+    array = _array(read_voxels(path, stored, "a complete NIfTI file"), shape, scaling)
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
     with named(path):
         return Volume(
@@ -168,24 +170,6 @@ def _pair(path: Path) -> tuple[Path, Path]:
     return path, path
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
-    """The file's bytes, unpacked, and whether they were packed."""
-    with path.open("rb") as raw:
-        packed = raw.read(2) == _GZIP
-        raw.seek(0)
-        if packed:
-            with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-                yield stream, True  # type: ignore[misc]
-        else:
-            yield raw, False
-
-
-def _head(path: Path) -> bytes:
-    with _opened(path) as (stream, _):
-        return stream.read(HEADER_BYTES)
-
-
 def _grid(path: Path, header: Any, volume: int | None) -> tuple[tuple[int, int, int], int]:
     """((I, J, K), voxels to skip) for the chosen time point."""
     ndim = int(header["dim"][0])
@@ -201,14 +185,8 @@ def _grid(path: Path, header: Any, volume: int | None) -> tuple[tuple[int, int, 
         msg = f"{path}: is {len(dims)}-dimensional ({size}: vectors per voxel); extract one 3-D volume first"
         raise ImageError(msg)
     points = dims[3] if len(dims) == 4 else 1
-    if volume is None and points > 1:
-        choice = f"choose one with volume=0 .. {points - 1} (--volume N)"
-        msg = f"{path}: holds {points} time points or channels ({size}); {choice}"
-        raise ImageError(msg)
-    index = volume or 0
-    if not 0 <= index < points:
-        msg = f"{path}: there is no volume {index}, the file has {points}; choose 0 .. {points - 1}"
-        raise ImageError(msg)
+    with named(path):
+        index = choose_volume(points, volume, f"time points or channels ({size})")
     shape = (dims[0], dims[1], dims[2] if len(dims) > 2 else 1)
     return shape, index * shape[0] * shape[1] * shape[2]
 
@@ -236,81 +214,9 @@ def _scaling(header: Any) -> tuple[float, float] | None:
     return None if (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
-def _read_voxels(
-    path: Path, data_path: Path, start: tuple[int, int], shape: tuple[int, int, int], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Flat voxels in native byte order; colours as flat bytes, the channel running fastest."""
-    wanted = check_size(path, shape, dtype.itemsize)
-    available = check_file(data_path)
-    offset = start[0] + start[1] * dtype.itemsize
-    with foreign(path, "a complete NIfTI file"), _opened(data_path) as (stream, packed):
-        limit = available * MAX_RATIO if packed else available
-        got = 0
-        if offset + wanted <= limit:  # otherwise the header lies, and nothing is allocated
-            stream.seek(offset)
-            flat = np.empty(wanted, dtype=np.uint8)
-            got = read_into(stream, flat.data)
-        if got < wanted:
-            msg = f"{path}: is truncated, it holds fewer than the {wanted} bytes of voxels that the header announces"
-            raise ImageError(msg + "; copy or download it again")
-        if packed:
-            _check_tail(stream)
-    if dtype.names is not None:
-        return flat
-    voxels = flat.view(dtype)
-    if not dtype.isnative:
-        voxels.byteswap(inplace=True)
-        voxels = voxels.view(dtype.newbyteorder("="))
-    return voxels
-
-
-def _check_tail(stream: BinaryIO) -> None:
-    """Read on to the end of a packed file, which checks its checksum, unless the end is far."""
-    for _ in range(_TAIL_CHUNKS):
-        if not stream.read(_TAIL_BYTES):
-            return
-    LOGGER.info("bytes behind the voxels that were asked for are ignored, and the checksum with them")
-
-
-def _finish(flat: NDArray[Any], shape: tuple[int, int, int], scaling: tuple[float, float] | None) -> NDArray[Any]:
+def _array(flat: NDArray[Any], shape: tuple[int, int, int], scaling: tuple[float, float] | None) -> NDArray[Any]:
     voxels = shape[0] * shape[1] * shape[2]
-    if len(flat) != voxels:  # colours: (c, i, j, k) -> (i, j, k, c), alpha dropped
+    if flat.dtype == np.uint8 and len(flat) != voxels:  # colours: (c, i, j, k) -> (i, j, k, c), alpha dropped
         channels = len(flat) // voxels
         return np.moveaxis(flat.reshape((channels, *shape), order="F"), 0, -1)[..., :3]
-    slope, inter = scaling or (1.0, 0.0)
-    target = _target_dtype(flat, slope, inter)
-    if target != flat.dtype or scaling is not None:
-        flat = _converted(flat, target, slope, inter)
-    return flat.reshape(shape, order="F")
-
-
-def _target_dtype(flat: NDArray[Any], slope: float, inter: float) -> np.dtype[Any]:
-    """Smallest dtype that holds ``slope * flat + inter``."""
-    whole = slope == int(slope) and inter == int(inter) and max(abs(slope), abs(inter)) < _LARGEST_FACTOR
-    if flat.dtype.kind == "f" or not whole:
-        return np.dtype(np.float32)
-    same = (slope, inter) == (1.0, 0.0)
-    if same and flat.dtype.itemsize <= 4:
-        return flat.dtype
-    ends = sorted(int(end) * int(slope) + int(inter) for end in (flat.min(), flat.max()))
-    candidates: list[np.dtype[Any]] = [np.dtype(np.int16), np.dtype(np.int32)]
-    if flat.dtype.itemsize <= 2:
-        candidates.insert(0, flat.dtype)
-    for candidate in candidates:
-        if np.iinfo(candidate).min <= ends[0] and ends[1] <= np.iinfo(candidate).max:
-            return candidate
-    return flat.dtype if same else np.dtype(np.float32)
-
-
-def _converted(flat: NDArray[Any], target: np.dtype[Any], slope: float, inter: float) -> NDArray[Any]:
-    """``slope * flat + inter`` piece by piece, in place where the dtype stays."""
-    out = flat if flat.dtype == target else np.empty(flat.shape, dtype=target)
-    whole = target.kind != "f"
-    for start in range(0, len(flat), _CHUNK_VOXELS):
-        part = slice(start, start + _CHUNK_VOXELS)
-        with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are data here
-            if whole:
-                out[part] = flat[part].astype(np.int64) * int(slope) + int(inter)
-            else:
-                out[part] = flat[part].astype(np.float64) * slope + inter
-    return out
+    return scaled(flat, *(scaling or (1.0, 0.0))).reshape(shape, order="F")

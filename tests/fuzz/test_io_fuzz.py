@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import tempfile
 import time
 import tracemalloc
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,33 @@ def _npz() -> bytes:
     return stream.getvalue()
 
 
+def _nrrd(encoding: str) -> bytes:
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 12 10 3\n"
+        "space directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (1,2,3)\nendian: little\n"
+        f"encoding: {encoding}\nkey:=value\n\n"
+    )
+    data = np.stack([PIXELS] * 3, axis=2).tobytes(order="F")
+    packed = {"raw": data, "gzip": gzip.compress(data, mtime=0), "bzip2": bz2.compress(data)}
+    text = " ".join(["7"] * 360).encode()
+    return header.encode() + packed.get(encoding, text)
+
+
+def _metaimage(packed: bool) -> bytes:
+    header = (
+        f"ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = {packed}\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\nElementSpacing = 1 2 3\nDimSize = 12 10 3\n"
+        "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    data = np.stack([PIXELS] * 3, axis=2).tobytes(order="F")
+    return header.encode() + (zlib.compress(data) if packed else data)
+
+
+def _mgh() -> bytes:
+    image = nibabel.MGHImage(np.stack([PIXELS] * 3, axis=2), np.diag([1.0, 2.0, 3.0, 1.0]))
+    return bytes(image.to_bytes())
+
+
 def _picture(kind: str) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(PIXELS.astype(np.uint8)).save(stream, format=kind)
@@ -104,6 +133,14 @@ def _seed(name: str) -> bytes:
         "enhanced.dcm": _enhanced,
         "rle.dcm": _rle,
         "3D.npz": _npz,
+        "x.nrrd": lambda: _nrrd("raw"),
+        "gz.nrrd": lambda: _nrrd("gzip"),
+        "bz.nrrd": lambda: _nrrd("bzip2"),
+        "text.nrrd": lambda: _nrrd("ascii"),
+        "x.mha": lambda: _metaimage(packed=False),
+        "packed.mha": lambda: _metaimage(packed=True),
+        "x.mgh": _mgh,
+        "x.mgz": lambda: gzip.compress(_mgh(), mtime=0),
         "x.png": lambda: _picture("PNG"),
         "x.tif": lambda: _picture("TIFF"),
         "x.bmp": lambda: _picture("BMP"),
@@ -111,7 +148,10 @@ def _seed(name: str) -> bytes:
     return bytes(makers[name]())
 
 
-NAMES = ["x.nii", "two.nii", "x.nii.gz", "x.dcm", "enhanced.dcm", "rle.dcm", "3D.npz", "x.png", "x.tif", "x.bmp"]
+NAMES = [
+    "x.nii", "two.nii", "x.nii.gz", "x.dcm", "enhanced.dcm", "rle.dcm", "3D.npz", "x.png", "x.tif", "x.bmp",
+    "x.nrrd", "gz.nrrd", "bz.nrrd", "text.nrrd", "x.mha", "packed.mha", "x.mgh", "x.mgz",
+]  # fmt: skip
 BYTE = st.one_of(st.sampled_from([0, 1, 127, 128, 255]), st.integers(0, 255))
 EDIT = st.tuples(st.sampled_from(["set", "cut", "insert", "double"]), st.integers(0, 2**20), BYTE, st.integers(1, 9))
 
@@ -137,7 +177,7 @@ def _survives(name: str, raw: bytes) -> None:
         path.write_bytes(raw)
         message = ""
         tracemalloc.start()
-        begin = time.monotonic()
+        begin = time.process_time()  # of a busy machine, the other processes are no fault
         try:
             message = "" if load(path).array.size else "empty\n"
         except LiteInferError as error:
@@ -146,7 +186,7 @@ def _survives(name: str, raw: bytes) -> None:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert "\n" not in message
-    assert time.monotonic() - begin < MAX_SECONDS
+    assert time.process_time() - begin < MAX_SECONDS
     assert peak < MAX_PEAK_BYTES
 
 
@@ -196,6 +236,38 @@ def test_any_field_values_in_a_nifti_header_are_survived(
     header["qform_code"], header["sform_code"], header["xyzt_units"] = codes[0], codes[1], codes[2] % 256
     header["vox_offset"] = 352 if codes[0] else floats[25]
     _survives("x.nii", header.binaryblock + _seed("x.nii")[348:] + bytes(4096))
+
+
+HEADER_WORD = st.one_of(
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["", "none", "(1,0,0)", "(nan,0,0)", "(1e300,0,0)", "()", "x" * 300, "LOCAL", "LIST", "%d", '"', "\0"]
+    ),
+)
+NRRD_FIELDS = (
+    "type", "dimension", "space", "space dimension", "sizes", "space directions", "space origin", "endian", "encoding",
+    "kinds", "spacings", "space units", "byte skip", "line skip", "data file",
+)  # fmt: skip
+META_FIELDS = (
+    "ObjectType", "NDims", "DimSize", "ElementType", "ElementSpacing", "TransformMatrix", "Offset", "HeaderSize",
+    "ElementNumberOfChannels", "CompressedData", "BinaryData", "ElementByteOrderMSB",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(NRRD_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join), st.booleans())
+def test_any_field_in_a_nrrd_header_is_survived(field: str, value: str, replaced: bool) -> None:
+    head, _, data = _seed("x.nrrd").partition(b"\n\n")
+    lines = [line for line in head.split(b"\n") if not (replaced and line.startswith(field.encode() + b":"))]
+    _survives("x.nrrd", b"\n".join([*lines, f"{field}: {value}".encode()]) + b"\n\n" + data)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(META_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join))
+def test_any_field_in_a_metaimage_header_is_survived(field: str, value: str) -> None:
+    head, last, data = _seed("x.mha").partition(b"ElementDataFile = LOCAL\n")
+    _survives("x.mha", head + f"{field} = {value}\n".encode() + last + data)
 
 
 DECIMAL = st.one_of(st.floats(-1e6, 1e6).map(lambda value: f"{value:.6g}"), st.sampled_from(["0", "-1", "1e308", ""]))

@@ -69,7 +69,8 @@ def test_importing_the_package_imports_no_format_library() -> None:
     code = """
         import sys
         import runtime.io, runtime.io.nifti, runtime.io.dicom, runtime.io.raster, runtime.io.npz
-        heavy = {"nibabel", "pydicom", "PIL", "cv2", "imagecodecs", "scipy"} & set(sys.modules)
+        import runtime.io.nrrd, runtime.io.metaimage, runtime.io.mgh
+        heavy = {"nibabel", "nrrd", "pydicom", "PIL", "cv2", "imagecodecs", "scipy"} & set(sys.modules)
         raise SystemExit(", ".join(sorted(heavy)) or 0)
     """
     code = "\n".join(line.strip() for line in code.splitlines())

@@ -113,7 +113,7 @@ def test_several_time_points_ask_for_a_choice(write_image: Write, voxels: NDArra
     for point in range(3):
         np.testing.assert_array_equal(load(path, volume=point).array, voxels + point)
     for point in (3, -1):
-        with pytest.raises(ImageError, match=rf"there is no volume {point}, the file has 3"):
+        with pytest.raises(ImageError, match=rf"there is no volume {point}, it holds 3"):
             load(path, volume=point)
 
 
