@@ -25,7 +25,7 @@ FAILED = 1
 """Exit code of a verification that found a difference."""
 
 _ROW = "{:8}  {:11}  {:22}  {:>8}  {:>8}  {}"
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir")
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors")
 
 _EPILOG = """\
 examples:
@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="published PyTorch weights")
     convert.add_argument("--output", "-o", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     convert.add_argument("--family", choices=FAMILIES, help="default: found out from the names of the weights")
+    convert.add_argument(
+        "--extra", type=Path, metavar="FILE", help="second file that some families take (see families)"
+    )
     convert.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the stored weights")
     convert.add_argument(
         "--format", dest="formats", choices=(*FORMATS, "both"), default="onnx", help="both engines read onnx"
@@ -108,6 +111,7 @@ def _convert(options: argparse.Namespace) -> int:
             name=options.name,
             force=options.force,
             unsafe_pickle=options.unsafe_pickle,
+            extra=options.extra,
             report=(lambda _: None) if options.quiet else print,
         ),
     )
@@ -151,22 +155,40 @@ def _families(options: argparse.Namespace) -> int:
             f"{row['encoder_gflops']} GFLOPs a slice, {row['decoder_gflops']} a prompt\n"
             f"  paper    {row['paper']}\n  code     {row['repository']}\n  weights  {row['weights']}"
         )
+        if row["extra"] is not None:
+            print(f"  --extra  {row['extra']['title']}, {row['extra']['licence']}: {row['extra']['weights']}")
+            print(f"           {row['extra']['without'] or 'required'}")
     return 0
 
 
 def _row(family: Family) -> dict[str, Any]:
     """One family as JSON."""
     prompts = family.facts.prompts
-    kinds = {"box": prompts.box, "points": prompts.points, "mask": prompts.mask, "modality": prompts.modality}
+    kinds = ("box", "points", "mask", "modality", "crops", "vectors")
     return {
         "name": family.name,
         "title": family.title,
         "input": "x".join(map(str, family.facts.input.size)),
-        "prompts": [kind for kind, prompt in kinds.items() if prompt is not None],
+        "prompts": [kind for kind in kinds if getattr(prompts, kind) not in (None, (), {})],
         "encoder_gflops": family.gflops[0],
         "decoder_gflops": family.gflops[1],
         "licence": family.licence.spdx,
         "paper": family.paper,
         "repository": family.repository,
         "weights": family.weights,
+        "extra": _extra_row(family),
+    }
+
+
+def _extra_row(family: Family) -> dict[str, Any] | None:
+    """The second file of a family as JSON."""
+    extra = family.extra
+    if extra is None:
+        return None
+    return {
+        "title": extra.title,
+        "weights": extra.weights,
+        "licence": extra.licence.spdx,
+        "required": extra.required,
+        "without": extra.without,
     }

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 import runtime
 from export._arrival import arriving_folder, check_replaceable
-from export.families import Family, Graph, load_families
+from export.families import Extra, Family, Graph, load_families
+from runtime.errors import CheckpointError
 from runtime.manifest import (
     FORMAT_VERSION,
     LAYOUT_REVISION,
     FileRecord,
     GraphFiles,
     GraphSet,
+    Licence,
     Manifest,
     Source,
     write_manifest,
@@ -41,13 +43,14 @@ _DIGEST_DIGITS = 12
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How to convert; `report` is told about each step."""
+    """How to convert; `extra` is the second file that some systems take, `report` is told about each step."""
 
     precision: Literal["fp32", "fp16"] = "fp32"
     formats: tuple[str, ...] = ("onnx",)
     name: str | None = None
     force: bool = False
     unsafe_pickle: bool = False
+    extra: Path | None = None
     report: Callable[[str], None] = lambda _: None
 
 
@@ -60,7 +63,7 @@ def convert(
     written, BundleError if the graphs do not compute what the torch model computes.
     """
     from export.compare import compare_graphs
-    from export.load import load_model, match, read_checkpoint
+    from export.load import load_extra, load_model, match, read_checkpoint
 
     options = options or ConvertOptions()
     check_replaceable(output, force=options.force)
@@ -68,17 +71,39 @@ def convert(
     found, state_dict = match(source, load_families(), wanted=family)
     inside = f", weights under {state_dict.where!r}" if state_dict.where else ""
     options.report(f"{checkpoint.name}: {found.title} ({found.name}){inside}")
-    graphs = found.graphs(load_model(found, state_dict))
+    second = _second_file(found, options)
+    model = load_model(found, state_dict)
+    graphs = found.graphs(model) if second is None else found.graphs(model, load_extra(second[0], second[1]))
     with arriving_folder(output, force=options.force) as folder:
         files = {}
         for role, graph in graphs.items():
             files[role] = _write_graph(role, graph, folder, options)
             options.report(f"wrote the {role}")
-        write_manifest(_manifest(found, files, folder, source, options), folder)
+        write_manifest(_manifest(found, files, folder, source, second, options), folder)
         worst = compare_graphs(graphs, folder, options.precision)
         options.report(f"compared with torch: largest difference {worst:.1e} of the root mean square")
     options.report(f"done: {output}")
     return output
+
+
+def _second_file(family: Family, options: ConvertOptions) -> tuple[Extra, Checkpoint] | None:
+    """What a family takes beside its checkpoint, and the file given for it; None where none is given."""
+    from export.load import read_checkpoint
+
+    extra = family.extra
+    if options.extra is None:
+        if extra is None:
+            return None
+        if extra.required:
+            msg = f"{family.name} needs a second file: {extra.title}, from {extra.weights}; give it with --extra FILE"
+            raise CheckpointError(msg)
+        options.report(f"no --extra ({extra.title}): {extra.without}")
+        return None
+    if extra is None:
+        msg = f"--extra {options.extra}: {family.name} is converted from its checkpoint alone; leave --extra out"
+        raise CheckpointError(msg)
+    options.report(f"{options.extra.name}: {extra.title}")
+    return extra, read_checkpoint(options.extra, unsafe_pickle=options.unsafe_pickle)
 
 
 def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:
@@ -94,38 +119,56 @@ def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions)
 
 
 def _manifest(
-    family: Family, files: Mapping[str, GraphFiles], folder: Path, source: Checkpoint, options: ConvertOptions
+    family: Family,
+    files: Mapping[str, GraphFiles],
+    folder: Path,
+    source: Checkpoint,
+    second: tuple[Extra, Checkpoint] | None,
+    options: ConvertOptions,
 ) -> Manifest:
     from export.graph import OPSET
 
-    extra = {role: graph for role, graph in files.items() if role not in {"encoder", "decoder"}}
-    facts = family.facts
+    third = {role: graph for role, graph in files.items() if role not in {"encoder", "decoder"}}
+    facts, licence, digest = family.facts, family.licence, source.sha256
+    if second is not None:
+        extra, file = second
+        facts = extra.facts or facts
+        licence = _joined(licence, extra)
+        digest = hashlib.sha256(f"{digest}{file.sha256}".encode()).hexdigest()
     return Manifest(
         format_version=FORMAT_VERSION,
         layout_revision=LAYOUT_REVISION,
         name=options.name or family.name.replace("_", "-"),
-        version=source.sha256[:_DIGEST_DIGITS],
+        version=digest[:_DIGEST_DIGITS],
         family=family.name,
         title=family.title,
-        licence=family.licence,
+        licence=licence,
         source=Source(
             exporter=f"lite-infer {runtime.__version__}",
             repository=family.repository,
             revision=family.revision,
             paper=family.paper,
             checkpoint_sha256=source.sha256,
+            extra_sha256=None if second is None else second[1].sha256,
             opset=OPSET,
         ),
         input=facts.input,
         embedding=facts.embedding,
         prompts=facts.prompts,
         output=facts.output,
-        graphs={"float": GraphSet(encoder=files["encoder"], decoder=files["decoder"], extra=extra)},
+        graphs={"float": GraphSet(encoder=files["encoder"], decoder=files["decoder"], extra=third)},
         weights=options.precision,
         propagation=facts.propagation,
         modalities=facts.modalities,
         files={path.name: _record(path) for path in sorted(folder.iterdir())},
     )
+
+
+def _joined(licence: Licence, extra: Extra) -> Licence:
+    """Licence of a bundle with the weights of a second file inside."""
+    own = f"{extra.title}: {extra.licence.spdx}" + (f", {extra.licence.url}" if extra.licence.url else "")
+    notice = own if licence.notice is None else f"{licence.notice}; {own}"
+    return Licence(spdx=licence.spdx, url=licence.url, notice=notice)
 
 
 def _record(path: Path) -> FileRecord:

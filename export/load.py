@@ -11,17 +11,17 @@ import hashlib
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from export.families import COUNTER, Family
+from export.families import COUNTER, Extra, Family, layout_of
 from runtime.errors import CheckpointError
 
-__all__ = ["Checkpoint", "StateDict", "load_model", "match", "read_checkpoint"]
+__all__ = ["Checkpoint", "StateDict", "load_extra", "load_model", "match", "read_checkpoint"]
 
 PREFIXES = ("ema_model.", "ema.", "module.", "model.", "_orig_mod.", "network.", "net.")
 """What training code puts before the published names."""
@@ -79,6 +79,8 @@ def _digest(path: Path) -> str:
 
 
 def _load(path: Path, unsafe_pickle: bool) -> Any:
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
     if not unsafe_pickle:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -92,6 +94,17 @@ def _load(path: Path, unsafe_pickle: bool) -> Any:
             f"{path}: cannot be unpickled ({type(error).__name__}: {error}); it is damaged, or holds objects of a "
             "project that must be importable: save model.state_dict() there instead"
         )
+        raise CheckpointError(msg) from error
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        msg = f"{path} is damaged or not a safetensors file ({error}); download or save it again"
         raise CheckpointError(msg) from error
 
 
@@ -132,9 +145,8 @@ def _prefixes(tensors: Mapping[str, Tensor], where: str, depth: int = 0) -> Iter
 
 @dataclass(frozen=True)
 class _Difference:
-    """How a state dict differs from a family's layout."""
+    """How a state dict differs from a layout."""
 
-    family: Family
     state_dict: StateDict
     common: int
     missing: tuple[str, ...]
@@ -158,11 +170,14 @@ class _Difference:
         return "; ".join(parts)
 
 
-def _compare(family: Family, layout: Mapping[str, tuple[int, ...]], state_dict: StateDict) -> _Difference:
-    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.tensors.items() if not name.endswith(COUNTER)}
+def _shapes(state_dict: StateDict) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state_dict.tensors.items() if not name.endswith(COUNTER)}
+
+
+def _compare(layout: Mapping[str, tuple[int, ...]], state_dict: StateDict) -> _Difference:
+    shapes = _shapes(state_dict)
     common = [name for name in layout if name in shapes]
     return _Difference(
-        family,
         state_dict,
         common=len(common),
         missing=tuple(name for name in layout if name not in shapes),
@@ -180,29 +195,29 @@ def match(checkpoint: Checkpoint, families: Sequence[Family], *, wanted: str | N
     """
     layouts = {family.name: family.layout() for family in families}
     compared = [
-        _compare(family, layouts[family.name], state_dict)
+        (family, _compare(layouts[family.name], state_dict))
         for state_dict in checkpoint.state_dicts
         for family in families
     ]
-    fitting = [one for one in compared if one.fits]
-    chosen = [one for one in fitting if wanted in {None, one.family.name}]
+    fitting = [(family, one) for family, one in compared if one.fits]
+    chosen = [(family, one) for family, one in fitting if wanted in {None, family.name}]
     if not chosen:
-        raise CheckpointError(_misfit(checkpoint, compared, fitting, wanted))
-    rivals = sorted({one.family.name for one in chosen if one.state_dict is chosen[0].state_dict})
+        raise CheckpointError(_misfit(checkpoint, compared, wanted))
+    family, first = chosen[0]
+    rivals = sorted({family.name for family, one in chosen if one.state_dict is first.state_dict})
     if len(rivals) > 1:
         msg = f"{checkpoint.path} fits {' and '.join(rivals)} alike; say which with --family"
         raise CheckpointError(msg)
-    return chosen[0].family, chosen[0].state_dict
+    return family, first.state_dict
 
 
-def _misfit(
-    checkpoint: Checkpoint, compared: Sequence[_Difference], fitting: Sequence[_Difference], wanted: str | None
-) -> str:
+def _misfit(checkpoint: Checkpoint, compared: Sequence[tuple[Family, _Difference]], wanted: str | None) -> str:
+    fitting = [family.name for family, one in compared if one.fits]
     if fitting:
-        return f"{checkpoint.path} is a checkpoint of {fitting[0].family.name}, not of {wanted}; leave --family out"
-    rivals = [one for one in compared if wanted in {None, one.family.name}]
-    closest = max(rivals, key=lambda one: (one.common - len(one.reshaped), -len(one.unexpected)))
-    verdict = f"does not fit {wanted}" if wanted else f"fits no known family; the closest is {closest.family.name}"
+        return f"{checkpoint.path} is a checkpoint of {fitting[0]}, not of {wanted}; leave --family out"
+    rivals = [(family, one) for family, one in compared if wanted in {None, family.name}]
+    family, closest = max(rivals, key=lambda pair: (pair[1].common - len(pair[1].reshaped), -len(pair[1].unexpected)))
+    verdict = f"does not fit {wanted}" if wanted else f"fits no known family; the closest is {family.name}"
     inside = f" under {closest.state_dict.where!r}" if closest.state_dict.where else ""
     return f"{checkpoint.path} {verdict}. Its tensors{inside}: {closest}. See 'lite-infer-export families'"
 
@@ -212,9 +227,31 @@ def load_model(family: Family, state_dict: StateDict) -> nn.Module:
 
     CheckpointError if a weight is not a number.
     """
-    model = family.build()
+    return _filled(family.build(), state_dict.tensors)
+
+
+def load_extra(extra: Extra, checkpoint: Checkpoint) -> nn.Module:
+    """Build the module of a second file with the weights that it holds, in float32, ready for export.
+
+    CheckpointError if weights are missing, have another shape, or are not a number.
+    """
+    compared = []
+    for state_dict in checkpoint.state_dicts:
+        with torch.device("meta"):
+            layout = layout_of(extra.build(_shapes(state_dict)))
+        difference = replace(_compare(layout, state_dict), unexpected=())
+        if difference.fits:
+            return _filled(extra.build(_shapes(state_dict)), {name: state_dict.tensors[name] for name in layout})
+        compared.append(difference)
+    closest = max(compared, key=lambda one: one.common - len(one.reshaped))
+    msg = f"{checkpoint.path} is not {extra.title}: {closest}. It is published at {extra.weights}"
+    raise CheckpointError(msg)
+
+
+def _filled(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Give a model these weights; CheckpointError if one is not a number."""
     counters = {name: value for name, value in model.state_dict().items() if name.endswith(COUNTER)}
-    weights = {name: value for name, value in state_dict.tensors.items() if not name.endswith(COUNTER)}
+    weights = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
     broken = [name for name, value in weights.items() if torch.isnan(value).any()]
     if broken:
         msg = f"{broken[0]} (1 of {len(broken)} such tensors) holds NaN: the training of this checkpoint diverged"

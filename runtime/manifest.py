@@ -225,6 +225,7 @@ class Source(_Record, frozen=True):
     revision: str | None = None
     paper: str | None = None
     checkpoint_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
+    extra_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
     opset: int | None = None
 
 

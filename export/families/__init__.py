@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runtime.errors import CheckpointError
 from runtime.manifest import EmbeddingTensor, Input, Licence, Output, Prompts, Propagation
@@ -18,7 +18,7 @@ from runtime.manifest import EmbeddingTensor, Input, Licence, Output, Prompts, P
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Facts", "Family", "Graph", "load_families", "load_family"]
+__all__ = ["FAMILIES", "Extra", "Facts", "Family", "Graph", "layout_of", "load_families", "load_family"]
 
 FAMILIES = (
     "lite_medsam",
@@ -62,12 +62,34 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """A second file of weights that a system is converted with.
+
+    `build` makes its torch module, with the parameter names of the published file, for the names and shapes that a
+    file holds; what else is in the file is left alone. `facts` are those of a bundle made with it, where they differ
+    from the family's. Without a file that is not `required` the bundle does `without` it, in words.
+    """
+
+    title: str
+    weights: str
+    licence: Licence
+    build: Callable[[Mapping[str, tuple[int, ...]]], nn.Module]
+    facts: Facts | None = None
+    without: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no bundle without it."""
+        return not self.without
+
+
+@dataclass(frozen=True)
 class Family:
     """A published system.
 
-    `build` makes the torch model with the parameter names of the published checkpoint; `graphs` turns a loaded model
-    into the graphs of a bundle, `encoder` and `decoder` among them. `gflops` counts the published encoder, and its
-    decoder for one prompt, two operations a multiplication.
+    `build` makes the torch model with the parameter names of the published checkpoint; `graphs` turns a loaded model,
+    and the module of the `extra` file where one is given, into the graphs of a bundle, `encoder` and `decoder` among
+    them. `gflops` counts the published encoder, and its decoder for one prompt, two operations a multiplication.
     """
 
     name: str
@@ -80,19 +102,25 @@ class Family:
     gflops: tuple[float, float]
     facts: Facts
     build: Callable[[], nn.Module]
-    graphs: Callable[[Any], Mapping[str, Graph]]
+    graphs: Callable[..., Mapping[str, Graph]]
+    extra: Extra | None = None
 
     def layout(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every entry of the published state dict, counters of batch normalisation left out."""
         import torch
 
         with torch.device("meta"):
-            entries = self.build().state_dict()
-        return {name: tuple(entry.shape) for name, entry in entries.items() if not name.endswith(COUNTER)}
+            return layout_of(self.build())
 
 
 COUNTER = "num_batches_tracked"
 """Last part of the state dict entries that inference does not need."""
+
+
+def layout_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every entry of a module's state dict, counters of batch normalisation left out."""
+    entries = module.state_dict()
+    return {name: tuple(entry.shape) for name, entry in entries.items() if not name.endswith(COUNTER)}
 
 
 def load_family(name: str) -> Family:

@@ -141,13 +141,14 @@ def test_convert_hands_over_every_option(monkeypatch: pytest.MonkeyPatch, tmp_pa
         lambda *paths, family, options: asked.update(paths=paths, family=family, options=options),
     )
     line = "convert --checkpoint a.pth -o b --family lite_medsam --precision fp16 --format both --name n --force -q"
-    assert run(*line.split(), "--unsafe-pickle") == 0
+    assert run(*line.split(), "--unsafe-pickle", "--extra", "second.bin") == 0
     assert asked["paths"] == (Path("a.pth"), Path("b"))
     assert asked["family"] == "lite_medsam"
     options = asked["options"]
     assert (options.precision, options.formats, options.name) == ("fp16", ("onnx", "openvino"), "n")
     assert options.force
     assert options.unsafe_pickle
+    assert options.extra == Path("second.bin")
 
 
 def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
