@@ -18,6 +18,7 @@ from runtime.command import CommandParser, run_command
 
 if TYPE_CHECKING:
     from export.families import Family
+    from runtime.manifest import Prompts
 
 __all__ = ["main"]
 
@@ -25,6 +26,7 @@ FAILED = 1
 """Exit code of a verification that found a difference."""
 
 _ROW = "{:8}  {:11}  {:22}  {:>8}  {:>8}  {}"
+_FAMILY_ROW = "{:17} {:20} {:10} {:22} {:22} {}"
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors")
 
 _EPILOG = """\
@@ -148,12 +150,15 @@ def _families(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_row(family) for family in families], indent=2))
         return 0
-    for row in map(_row, families):
+    rows = list(map(_row, families))
+    print(_FAMILY_ROW.format("family", "system", "input", "prompts", "GFLOPs a slice", "licence"))
+    for row in rows:
+        row["gflops"] = f"{row['encoder_gflops']} + {row['decoder_gflops']} a prompt"
+        columns = (row["name"], row["title"], row["input"], ", ".join(row["prompts"]), row["gflops"], row["licence"])
+        print(_FAMILY_ROW.format(*columns))
+    for row in rows:
         print(
-            f"{row['name']}: {row['title']}, {row['licence']}\n"
-            f"  input {row['input']}, prompts {', '.join(row['prompts'])}; "
-            f"{row['encoder_gflops']} GFLOPs a slice, {row['decoder_gflops']} a prompt\n"
-            f"  paper    {row['paper']}\n  code     {row['repository']}\n  weights  {row['weights']}"
+            f"\n{row['name']}\n  paper    {row['paper']}\n  code     {row['repository']}\n  weights  {row['weights']}"
         )
         if row["extra"] is not None:
             print(f"  --extra  {row['extra']['title']}, {row['extra']['licence']}: {row['extra']['weights']}")
@@ -163,13 +168,11 @@ def _families(options: argparse.Namespace) -> int:
 
 def _row(family: Family) -> dict[str, Any]:
     """One family as JSON."""
-    prompts = family.facts.prompts
-    kinds = ("box", "points", "mask", "modality", "crops", "vectors")
     return {
         "name": family.name,
         "title": family.title,
         "input": "x".join(map(str, family.facts.input.size)),
-        "prompts": [kind for kind in kinds if getattr(prompts, kind) not in (None, (), {})],
+        "prompts": _prompts(family.facts.prompts),
         "encoder_gflops": family.gflops[0],
         "decoder_gflops": family.gflops[1],
         "licence": family.licence.spdx,
@@ -192,3 +195,12 @@ def _extra_row(family: Family) -> dict[str, Any] | None:
         "required": extra.required,
         "without": extra.without,
     }
+
+
+def _prompts(prompts: Prompts) -> list[str]:
+    """What a system is prompted with, in the words of the command line."""
+    mask = {None: [], "logits": ["mask"], "scribble": ["scribble"]}[prompts.mask and prompts.mask.kind]
+    box = ["box"] if prompts.box is not None else []
+    points = ["points"] if prompts.points is not None else []
+    modality = ["modality"] if prompts.modality is not None else []
+    return [*box, *points, *mask, *modality, *(crop.name for crop in prompts.crops), *prompts.vectors]

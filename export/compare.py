@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMITS", "compare_graphs"]
 
-LIMITS = {"fp32": 1e-3, "fp16": 3e-2}
-"""Largest difference allowed, over the root mean square of the output, by the precision of the weights."""
+LIMITS = {"fp32": (1e-3, 2e-2), "fp16": (1e-2, 1e-1)}
+"""Differences allowed over the root mean square of the output, by the precision of the weights: their own root mean
+square, and the largest. A wrong graph is off everywhere, or far off somewhere; float32 may be off by more than 1e-3 in
+single values where a model is as unstable as Rep-MedSAM with pseudo-weights."""
 
 
 def compare_graphs(graphs: Mapping[str, Graph], folder: Path, precision: str) -> float:
@@ -47,17 +49,20 @@ def compare_graphs(graphs: Mapping[str, Graph], folder: Path, precision: str) ->
             found = backend.run(inputs)
             backend.close()
             for name, tensor in wanted.items():
-                difference = _difference(found[name], tensor.numpy())
-                if not difference <= LIMITS[precision]:
+                typical, largest = _differences(found[name], tensor.numpy())
+                limits = LIMITS[precision]
+                if not (typical <= limits[0] and largest <= limits[1]):
                     msg = (
-                        f"the {role} graph's {name} differs from the torch model by {difference:.1e} of its root "
-                        f"mean square under {engine}; wanted at most {LIMITS[precision]:g}: report this as a bug"
+                        f"the {role} graph's {name} differs from the torch model by {typical:.1e} of its root mean "
+                        f"square under {engine}, in one place by {largest:.1e}; wanted at most {limits[0]:g} and "
+                        f"{limits[1]:g}: report this as a bug"
                     )
                     raise BundleError(msg)
-                worst = max(worst, difference)
+                worst = max(worst, largest)
     return worst
 
 
-def _difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """Largest difference over the root mean square of what was wanted."""
-    return float(np.abs(found - wanted).max() / max(float(np.sqrt(np.square(wanted).mean())), 1e-6))
+def _differences(found: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, float]:
+    """Root mean square of the difference and the largest one, over the root mean square of what was wanted."""
+    difference, scale = np.abs(found - wanted), max(float(np.sqrt(np.square(wanted).mean())), 1e-6)
+    return float(np.sqrt(np.square(difference).mean())) / scale, float(difference.max()) / scale

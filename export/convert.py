@@ -29,7 +29,7 @@ from runtime.manifest import (
 )
 
 if TYPE_CHECKING:
-    from export.load import Checkpoint
+    from export.load import Checkpoint, StateDict
 
 __all__ = ["FORMATS", "PRECISIONS", "ConvertOptions", "convert"]
 
@@ -63,7 +63,7 @@ def convert(
     written, BundleError if the graphs do not compute what the torch model computes.
     """
     from export.compare import compare_graphs
-    from export.load import load_extra, load_model, match, read_checkpoint
+    from export.load import match, read_checkpoint
 
     options = options or ConvertOptions()
     check_replaceable(output, force=options.force)
@@ -72,8 +72,7 @@ def convert(
     inside = f", weights under {state_dict.where!r}" if state_dict.where else ""
     options.report(f"{checkpoint.name}: {found.title} ({found.name}){inside}")
     second = _second_file(found, options)
-    model = load_model(found, state_dict)
-    graphs = found.graphs(model) if second is None else found.graphs(model, load_extra(second[0], second[1]))
+    graphs = _graphs(found, state_dict, second)
     with arriving_folder(output, force=options.force) as folder:
         files = {}
         for role, graph in graphs.items():
@@ -104,6 +103,18 @@ def _second_file(family: Family, options: ConvertOptions) -> tuple[Extra, Checkp
         raise CheckpointError(msg)
     options.report(f"{options.extra.name}: {extra.title}")
     return extra, read_checkpoint(options.extra, unsafe_pickle=options.unsafe_pickle)
+
+
+def _graphs(family: Family, state_dict: StateDict, second: tuple[Extra, Checkpoint] | None) -> Mapping[str, Graph]:
+    """Build a family's graphs; their example inputs, on which they are compared, are the same every time."""
+    import torch
+
+    from export.load import load_extra, load_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load_model(family, state_dict)
+        return family.graphs(model) if second is None else family.graphs(model, load_extra(*second))
 
 
 def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +31,11 @@ PREFIXES = ("ema_model.", "ema.", "module.", "model.", "_orig_mod.", "network.",
 _CHUNK_BYTES = 1 << 20
 _DEPTH = 3
 _SHOWN = 3
+_DAMAGE = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError),
+    *(AttributeError, AssertionError, ImportError, MemoryError, OverflowError, OSError),
+)
+"""What torch raises for files that are cut, altered or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +89,31 @@ def _digest(path: Path) -> str:
 def _load(path: Path, unsafe_pickle: bool) -> Any:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
-    if not unsafe_pickle:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-            raise CheckpointError(_reason(path, error)) from error
-    damage = (RuntimeError, EOFError, ValueError, KeyError, OSError, ImportError, AttributeError, TypeError, IndexError)
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, *damage) as error:
-        msg = (
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the damage that is reported below, or about what torch will drop
+            return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
+    except _DAMAGE as error:
+        raise CheckpointError(_reason(path, error, unsafe_pickle)) from error
+
+
+def _reason(path: Path, error: BaseException, unsafe_pickle: bool) -> str:
+    """Explain why a file could not be read."""
+    other = _other_kind(path)
+    if other is not None:
+        return f"{path} is {other}"
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign is not None and not unsafe_pickle:
+        return (
+            f"{path} holds Python objects ({foreign[1]}) beside the weights, and reading them can run any code that "
+            "its author put there; save model.state_dict() instead, or give --unsafe-pickle if you trust the file"
+        )
+    if unsafe_pickle:
+        return (
             f"{path}: cannot be unpickled ({type(error).__name__}: {error}); it is damaged, or holds objects of a "
             "project that must be importable: save model.state_dict() there instead"
         )
-        raise CheckpointError(msg) from error
+    return f"{path} is damaged or not a PyTorch checkpoint ({type(error).__name__}); download or save it again"
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
@@ -108,15 +127,21 @@ def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
         raise CheckpointError(msg) from error
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Explain why a file could not be read as weights alone."""
-    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if foreign is None:
-        return f"{path} is damaged or not a PyTorch checkpoint ({type(error).__name__}); download or save it again"
-    return (
-        f"{path} holds Python objects ({foreign[1]}) beside the weights, and reading them can run any code that the "
-        "file's author put there; save model.state_dict() instead, or give --unsafe-pickle if you trust the file"
-    )
+def _other_kind(path: Path) -> str | None:
+    """Say what a file is that people take for a checkpoint, and what to do about it; None where it could be one."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not weights: the server answered the download with a page; download it in a browser"
+    try:
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return None
+    if any(name.endswith("constants.pkl") for name in names):
+        return "a TorchScript program; wanted weights: save the state_dict() of what torch.jit.load gives"
+    if names and not any(name.endswith("data.pkl") for name in names):
+        return f"a zip archive with {', '.join(names[:_SHOWN])}; wanted a checkpoint: unpack it first"
+    return None
 
 
 def _state_dicts(found: Any, where: str, depth: int = 0) -> Iterator[StateDict]:
@@ -214,12 +239,24 @@ def match(checkpoint: Checkpoint, families: Sequence[Family], *, wanted: str | N
 def _misfit(checkpoint: Checkpoint, compared: Sequence[tuple[Family, _Difference]], wanted: str | None) -> str:
     fitting = [family.name for family, one in compared if one.fits]
     if fitting:
-        return f"{checkpoint.path} is a checkpoint of {fitting[0]}, not of {wanted}; leave --family out"
+        names = " and ".join(sorted(set(fitting)))
+        return f"{checkpoint.path} fits {names}, not {wanted}; leave --family out or correct it"
     rivals = [(family, one) for family, one in compared if wanted in {None, family.name}]
-    family, closest = max(rivals, key=lambda pair: (pair[1].common - len(pair[1].reshaped), -len(pair[1].unexpected)))
-    verdict = f"does not fit {wanted}" if wanted else f"fits no known family; the closest is {family.name}"
+    _, closest = max(rivals, key=lambda pair: _nearness(pair[1]))
+    if not closest.common:
+        found = ", ".join(list(checkpoint.state_dicts[0].tensors)[:_SHOWN])
+        return (
+            f"{checkpoint.path} has no tensor name in common with {wanted or 'any known family'}; its first ones are "
+            f"{found}. See 'lite-infer-export families'"
+        )
+    alike = " and ".join(sorted({family.name for family, one in rivals if _nearness(one) == _nearness(closest)}))
+    verdict = f"does not fit {wanted}" if wanted else f"fits no known family; the closest is {alike}"
     inside = f" under {closest.state_dict.where!r}" if closest.state_dict.where else ""
     return f"{checkpoint.path} {verdict}. Its tensors{inside}: {closest}. See 'lite-infer-export families'"
+
+
+def _nearness(one: _Difference) -> tuple[int, int]:
+    return one.common - len(one.reshaped), -len(one.unexpected)
 
 
 def load_model(family: Family, state_dict: StateDict) -> nn.Module:

@@ -76,7 +76,7 @@ def test_image_box_and_loop_are_exact(bundle: Path, conformance: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_stage_of_every_golden_is_met_in_float32(bundle: Path, conformance: Path, engine: str) -> None:
     checks = [check for check in verify(bundle, conformance / SYSTEM, backends=(engine,)) if check.backend == engine]
-    assert len(checks) == 2 * 5 + 4
+    assert len(checks) == 2 * 5 + 5
     assert [check for check in checks if not check.passed] == []
 
 

@@ -68,13 +68,21 @@ def test_families_are_listed_with_paper_licence_and_where_the_weights_are(capsys
     pytest.importorskip("torch")
     assert run("families") == 0
     text = capsys.readouterr().out
-    for word in (
-        "lite_medsam: LiteMedSAM, Apache-2.0",
-        "input 256x256, prompts box",
-        "https://doi.org/",
-        "weights  https",
-    ):
-        assert word in text
+    lines = text.splitlines()
+    assert lines[0].split() == ["family", "system", "input", "prompts", "GFLOPs", "a", "slice", "licence"]
+    assert lines[1].split() == [
+        "lite_medsam",
+        "LiteMedSAM",
+        "256x256",
+        "box",
+        *["74.9", "+", "3.6", "a", "prompt"],
+        "Apache-2.0",
+    ]
+    assert any(
+        line.split()[:6] == ["swin_litemedsam", "Swin-LiteMedSAM", "256x256", "box,", "points,", "scribble"]
+        for line in lines
+    )
+    assert text.count("  paper    https://") == text.count("  weights  https://") == len(FAMILIES)
     assert run("families", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(FAMILIES)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
@@ -112,6 +114,51 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
         read_checkpoint(path)
 
 
+def program(path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), str(path))
+
+
+def archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("work_dir/medsam.pth", "weights")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda path: path.write_text("\n<!DOCTYPE html><html>Virus scan warning</html>"),
+            "is a web page, not weights",
+        ),
+        (program, "is a TorchScript program; wanted weights: save the state_dict"),
+        (archive, r"is a zip archive with work_dir/medsam\.pth; wanted a checkpoint: unpack it first"),
+    ],
+)
+def test_files_that_people_take_for_checkpoints_are_named(tmp_path: Path, make, message: str) -> None:
+    make(tmp_path / "medsam.pth")
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "medsam.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_anywhere_is_a_checkpoint_error(tmp_path: Path, zipped: bool) -> None:
+    path, random = tmp_path / "checkpoint.pth", np.random.default_rng(4)
+    torch.save({"model": {"layer.weight": torch.ones(4, 3)}, "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
+    intact = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(60):
+        damaged = intact[: random.integers(1, len(intact))] if random.random() < 0.3 else intact.copy()
+        if len(damaged) == len(intact):
+            damaged[random.integers(0, min(600, len(intact)), 5)] = random.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 30
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent\.pth: cannot be read"):
         read_checkpoint(tmp_path / "absent.pth")
@@ -170,15 +217,35 @@ def test_a_foreign_checkpoint_lists_the_closest_family_and_what_differs(tmp_path
     assert "of another shape image_encoder.neck.0.weight (3,) instead of (16, 16, 1, 1)" in message
 
 
-def test_a_long_list_of_differences_is_cut(tmp_path: Path) -> None:
-    path = saved({f"layer.{index}": torch.ones(1) for index in range(9)}, tmp_path / "foreign.pth")
+def test_a_long_list_of_differences_is_cut(tmp_path: Path, weights) -> None:
+    path = saved(weights | {f"layer.{index}": torch.ones(1) for index in range(9)}, tmp_path / "foreign.pth")
     with pytest.raises(CheckpointError, match=r"unexpected layer\.0, layer\.1, layer\.2 and 6 more"):
         match(read_checkpoint(path), [TINY])
 
 
+def test_a_checkpoint_with_nothing_in_common_is_told_what_it_holds(tmp_path: Path) -> None:
+    path = saved({f"layer.{index}": torch.ones(1) for index in range(9)}, tmp_path / "foreign.pth")
+    with pytest.raises(
+        CheckpointError, match=r"no tensor name in common with any known family; .* layer\.0, layer\.1, l"
+    ):
+        match(read_checkpoint(path), [TINY])
+
+
+def test_families_that_are_equally_close_are_all_named(tmp_path: Path, weights) -> None:
+    path = saved(weights | {"extra": torch.ones(1)}, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError, match=r"the closest is tiny and twin\. Its tensors: unexpected extra"):
+        match(read_checkpoint(path), [TINY, family("twin")])
+
+
+def test_the_wrong_name_is_told_every_family_that_fits(tmp_path: Path, weights) -> None:
+    path = saved(weights, tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="fits tiny and twin, not other; leave --family out or correct it"):
+        match(read_checkpoint(path), [other_family(), TINY, family("twin")], wanted="other")
+
+
 def test_naming_the_wrong_family_names_the_right_one(tmp_path: Path, weights) -> None:
     path = saved(weights, tmp_path / "checkpoint.pth")
-    with pytest.raises(CheckpointError, match="is a checkpoint of tiny, not of other"):
+    with pytest.raises(CheckpointError, match="fits tiny, not other; leave --family out or correct it"):
         match(read_checkpoint(path), [other_family(), TINY], wanted="other")
 
 

@@ -129,6 +129,7 @@ def test_goldens_made_with_torch_pass_at_every_stage(bundle: Path, cases: dict[s
         ("case_0", ENGINE, "score"),
         ("case_0", ENGINE, "mask"),
         ("case_0", ENGINE, "one box at a time"),
+        ("case_3d", ENGINE, "low_res_logits, rms"),
         ("case_3d", ENGINE, "low_res_logits"),
         ("case_3d", ENGINE, "score"),
         ("case_3d", ENGINE, "segs"),
@@ -151,9 +152,10 @@ def altered(values: np.ndarray, by: float, count: int) -> np.ndarray:
         ("case_0", "embedding_sample", 0.002, 1, {"embedding"}),
         ("case_0", "low_res_logits", 0.01, 1, {"low_res_logits"}),
         ("case_0", "mask", 5, 2, {"mask"}),  # 1.5 thousandths of the pixels
-        ("case_3d", "call_low_res_logits_cropped", 0.1, 1, {"low_res_logits"}),
+        ("case_3d", "call_low_res_logits_cropped", 0.002, 1, {"low_res_logits"}),
+        ("case_3d", "call_low_res_logits_cropped", 0.0005, 10_000, {"low_res_logits, rms"}),
         ("case_3d", "call_iou", 0.01, 1, {"score", "score of each slice"}),
-        ("case_3d", "call_prompt_boxes", 20, 1, {"low_res_logits", "score"}),
+        ("case_3d", "call_prompt_boxes", 20, 1, {"low_res_logits, rms", "low_res_logits", "score"}),
         ("case_3d", "segs", 5, 7, {"segs"}),
     ],
 )
