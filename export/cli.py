@@ -199,7 +199,7 @@ def _extra_row(family: Family) -> dict[str, Any] | None:
 
 def _prompts(prompts: Prompts) -> list[str]:
     """What a system is prompted with, in the words of the command line."""
-    mask = {None: [], "logits": ["mask"], "scribble": ["scribble"]}[prompts.mask and prompts.mask.kind]
+    mask = [] if prompts.mask is None else ["scribble" if prompts.mask.kind == "scribble" else "mask"]
     box = ["box"] if prompts.box is not None else []
     points = ["points"] if prompts.points is not None else []
     modality = ["modality"] if prompts.modality is not None else []

@@ -281,8 +281,8 @@ def _prediction(logits: NDArray[np.float32], manifest: Manifest, frame: Frame) -
     )
 
 
-def _rms(values: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
+def _rms(values: NDArray[Any]) -> float:
+    return float(np.sqrt(np.square(np.asarray(values, np.float64)).mean()))
 
 
 def _largest(found: NDArray[Any], wanted: NDArray[Any]) -> float:
