@@ -168,6 +168,7 @@ def summary(result: Segmentation, where: Targets, clock: Clock) -> dict[str, Any
             "upper": window.upper,
             "origin": window.origin,
         },
+        "warnings": list(result.volume.notes),
         "objects": [_object_summary(one, result) for one in result.objects],
         "timings": timings,
     }

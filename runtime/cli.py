@@ -36,7 +36,7 @@ examples:
   lite-infer ct.nii.gz --box liver=10,20,80,90@40     the same on slice 40, with a name
   lite-infer ct.nii.gz --box 10,20,5,80,90,40         a box through slices 5 to 40
   lite-infer photo.png --box 30,30,200,180 --preview  a 2-D image
-other commands: lite-infer demo | cache info | cache clear | perf
+other commands: lite-infer info FILE | demo | cache info | cache clear | perf
 
 Boxes are voxel indices in file order, 0-based, both ends inclusive. Research use only, unless you validate
 the results for your purpose."""
@@ -57,6 +57,8 @@ def _dispatch(arguments: list[str]) -> int:
         return perf_main(arguments[1:])
     if command == "demo":
         return _demo(arguments[1:])
+    if command == "info":
+        return _info(arguments[1:])
     return _segment(_segment_parser().parse_args(_joined(arguments)))
 
 
@@ -79,14 +81,15 @@ def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "input", nargs="?", help="NIfTI, NRRD, MHA, MGZ, DICOM file or folder, PNG, JPEG or challenge NPZ"
+        "input", nargs="?", help="NIfTI, NRRD, MHA, MGZ, DICOM file, folder or zip, PNG, JPEG or challenge NPZ"
     )
     parser.add_argument("-i", "--input", dest="input_option", metavar="FILE", help="the same as an option")
     parser.add_argument("--version", action="version", version=f"lite-infer {runtime.__version__}")
     _prompt_options(parser.add_argument_group("prompts (docs/prompts.md)"))
     group = parser.add_argument_group("image")
     group.add_argument("--volume", type=int, metavar="N", help="time point of a 4-D file, from 0")
-    group.add_argument("--series", metavar="UID", help="series of a folder with several")
+    group.add_argument("--series", metavar="N", help="which series of a folder or zip, as info numbers them; or UID")
+    group.add_argument("--force", action="store_true", help="read series with gaps, duplicates, missing positions")
     group.add_argument("--window", metavar="LEVEL,WIDTH", help=f"intensity window, or {', '.join(PRESETS)}")
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the label map goes")
@@ -137,7 +140,7 @@ def _segment(options: argparse.Namespace) -> int:
     clock = _cli_output.Clock()
     given = _prompts(options)
     with clock.stage("read"):
-        volume = runtime.load(name, volume=options.volume, series=options.series)
+        volume = runtime.load(name, volume=options.volume, series=options.series, force=options.force)
     slice_axis = _slice_axis(options, volume)
     prompts = _placed(options, volume, given, slice_axis) or list(volume.prompts)
     if not prompts:
@@ -247,6 +250,26 @@ def _demo(arguments: list[str]) -> int:
     if not {"-q", "--quiet", "--json"} & set(arguments):
         print("lite-infer", " ".join(command))
     return _segment(_segment_parser().parse_args([*command, *arguments]))
+
+
+def _info(arguments: list[str]) -> int:
+    """Say what a file, a folder or a zip archive holds, and what is wrong with it; never a name or a date."""
+    from runtime._cli_info import info_report, info_summary
+    from runtime.io.summaries import describe
+
+    parser = CommandParser(prog="lite-infer info", description=_info.__doc__)
+    parser.add_argument("input", type=Path, help="what lite-infer takes: a file, a folder or a zip of DICOM files")
+    parser.add_argument("--json", action="store_true", help="print as JSON (docs/json-summary.md)")
+    parser.add_argument("--uids", action="store_true", help="print SeriesInstanceUIDs as well")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="lite-infer: %(message)s")
+    found = describe(options.input)
+    if options.json:
+        print(json.dumps(info_summary(found, uids=options.uids), indent=2, allow_nan=False))
+    else:
+        print(info_report(found, uids=options.uids))
+    return 0
 
 
 def _cache(arguments: list[str]) -> int:

@@ -155,6 +155,8 @@ class Volume:
         (level, width) that the file itself proposes.
     prompts : tuple of Box
         Boxes that came with the image (the challenge's NPZ).
+    notes : tuple of str
+        What was wrong with the file and how it was read all the same (`load` with ``force``).
     source : object
         What the format's writer needs to write a result beside this image. Opaque.
 
@@ -171,6 +173,7 @@ class Volume:
     modality: str | None = None
     window: tuple[float, float] | None = None
     prompts: tuple[Box, ...] = ()
+    notes: tuple[str, ...] = ()
     source: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -21,11 +21,11 @@ from runtime.geometry import Volume
 from runtime.io._reading import check_file
 from runtime.io._voxels import unpacked_head
 
-__all__ = ["READABLE", "WRITABLE", "load", "output_suffix", "save"]
+__all__ = ["READABLE", "WRITABLE", "kind_of", "load", "output_suffix", "save"]
 
 READABLE = (
     ".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".npz", ".png", ".jpg", ".jpeg",
-    ".bmp", ".tif", ".tiff", ".dcm",
+    ".bmp", ".tif", ".tiff", ".dcm", ".zip",
 )  # fmt: skip
 """Usual names of what `load` reads; content decides, and a folder is a DICOM series."""
 
@@ -35,7 +35,9 @@ WRITABLE = (".nii.gz", ".nii", ".npz", ".png")
 _HEAD_BYTES = 1024
 
 
-def load(path: str | os.PathLike[str], *, volume: int | None = None, series: str | None = None) -> Volume:
+def load(
+    path: str | os.PathLike[str], *, volume: int | None = None, series: str | None = None, force: bool = False
+) -> Volume:
     """Read an image.
 
     What the file is, its content decides, not its name; a folder is taken as one DICOM series.
@@ -44,11 +46,17 @@ def load(path: str | os.PathLike[str], *, volume: int | None = None, series: str
     ----------
     path : str or path-like
         NIfTI (``.nii``, ``.nii.gz``, header pairs), NRRD (``.nrrd``, ``.nhdr``), MetaImage (``.mha``, ``.mhd``),
-        FreeSurfer's MGZ and MGH, the challenge's NPZ, PNG, JPEG, BMP, TIFF, a DICOM file or a folder with DICOM files.
+        FreeSurfer's MGZ and MGH, the challenge's NPZ, PNG, JPEG, BMP, TIFF, a DICOM file, or
+        a folder or zip archive with DICOM files.
     volume : int, optional
         Which time point or frame, 0-based, of a file that holds several.
     series : str, optional
         SeriesInstanceUID, or the number that the error message lists, where a folder holds several series.
+    force : bool
+        Read a DICOM series with gaps, duplicates or missing positions all the same, as well as can be: gaps are
+        filled with copies of the neighbouring slices, of duplicates the first is kept, slices without position
+        are left out (or, if none has one, ordered by InstanceNumber). ``notes`` of the volume says what was
+        found and done.
 
     Returns
     -------
@@ -68,16 +76,15 @@ def load(path: str | os.PathLike[str], *, volume: int | None = None, series: str
     runtime.errors.ImageError: scan.txt: does not exist; check the name and the permissions
     """
     place = Path(path)
-    if place.is_dir():
+    kind = kind_of(place)
+    if kind == "zip" or place.is_dir():
         from runtime.io.dicom import read_series
 
-        return read_series(place, series=series, volume=volume)
-    check_file(place)
-    kind = _kind(place)
+        return read_series(place, series=series, volume=volume, force=force)
     if kind == "dicom":
         from runtime.io.dicom import read_file
 
-        return read_file(place, volume=volume)
+        return read_file(place, volume=volume, force=force)
     if series is not None:
         msg = f"{place}: is not DICOM, so it has no series to choose; leave series out"
         raise ImageError(msg)
@@ -192,8 +199,32 @@ def output_suffix(path: str | os.PathLike[str]) -> str:
     raise OutputError(msg)
 
 
+def kind_of(path: Path) -> str:
+    """Format of a file by its content; where that says nothing, by its name.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+
+    Returns
+    -------
+    kind : str
+        ``dicom`` (also folders), ``zip`` (of DICOM files), ``nifti``, ``nrrd``, ``metaimage``, ``mgh``, ``npz`` or
+        ``raster``.
+
+    Raises
+    ------
+    ImageError
+        If it is no image that can be read.
+    """
+    if path.is_dir():
+        return "dicom"
+    check_file(path)
+    return _kind(path)
+
+
 def _kind(path: Path) -> str:
-    """Format of a file by its content; where that says nothing, by its name."""
     from runtime.io.dicom import is_dicom
     from runtime.io.metaimage import is_metaimage
     from runtime.io.mgh import is_mgh
@@ -209,8 +240,8 @@ def _kind(path: Path) -> str:
         msg = f"{path}: cannot be opened; check the permissions"
         raise ImageError(msg) from error
     name = path.name.lower()
-    if head.startswith(b"PK") and is_npz(path):
-        return "npz"
+    if head.startswith(b"PK\3\4"):
+        return "npz" if is_npz(path) or name.endswith(".npz") else "zip"
     if name.endswith((".img", ".img.gz")):
         return "nifti"
     unpacked = _unpacked(path, head)
@@ -244,6 +275,7 @@ _ENDINGS = {
     "metaimage": (".mha", ".mhd"),
     "mgh": (".mgz", ".mgh"),
     "dicom": (".dcm", ".dicom", ".ima"),
+    "zip": (".zip",),
     "npz": (".npz",),
     "raster": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
 }

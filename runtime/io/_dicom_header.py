@@ -7,21 +7,19 @@ no slice. Reads no attribute that names a person.
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime._zip import ZipArchive
 from runtime.errors import ImageError
+from runtime.io._dicom_files import DicomFile, archive_of, files_in, head_of, opened
 from runtime.io._quiet import quiet
-from runtime.io._reading import MAX_BYTES, BoundedFile, check_file, check_size, foreign, named
+from runtime.io._reading import MAX_BYTES, check_size, foreign, named
 
-__all__ = ["MAX_FILES", "MAX_FRAMES", "Frame", "Series", "is_dicom", "read_dataset", "scan_file", "scan_folder"]
-
-MAX_FILES = 50_000
-"""Most files of a folder that is read as a series."""
+__all__ = ["MAX_FRAMES", "Frame", "Scan", "Series", "is_dicom", "read_dataset", "scan_file", "scan_files"]
 
 MAX_FRAMES = 50_000
 """Most frames of a multi-frame object."""
@@ -106,7 +104,7 @@ class Series:
     number : int
         SeriesNumber, 0 where there is none.
     modality : str or None
-    paths : tuple of Path
+    files : tuple of Path or ZipMember
     frames : tuple of Frame
     multi_frame : bool
         Whether a file holds more than one frame or is of a multi-frame class.
@@ -117,15 +115,31 @@ class Series:
     uid: str
     number: int
     modality: str | None
-    paths: tuple[Path, ...]
+    files: tuple[DicomFile, ...]
     frames: tuple[Frame, ...]
     multi_frame: bool
     mosaic: bool
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """What a folder or an archive holds.
+
+    Attributes
+    ----------
+    series : tuple of Series
+        The image series, in the order of their SeriesNumber.
+    passed_over : tuple of str
+        DICOM objects that are no images, by kind ("a segmentation").
+    """
+
+    series: tuple[Series, ...]
+    passed_over: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Header:
-    path: Path
+    file: DicomFile
     dataset: Any
     uid: str
     number: int
@@ -141,28 +155,35 @@ def is_dicom(head: bytes) -> bool:
     return head[4:6].isupper() or head[6:8] == b"\0\0"
 
 
-def read_dataset(path: Path, *, pixels: bool) -> Any:
-    """The data set of a file: all of it, or the header's attributes that this package looks at."""
+def read_dataset(
+    file: DicomFile,
+    *,
+    pixels: bool,
+    tags: Sequence[str] | None = _HEADER_TAGS,
+    archive: ZipArchive | None = None,
+) -> Any:
+    """The data set of a file: all of it, or the header's attributes that are asked for; None asks for the header.
+
+    Files of one zip archive are read faster when it is given opened (`archive_of`).
+    """
     import pydicom
 
-    check_file(path)
-    with foreign(path, _WANTED), quiet(), BoundedFile(path) as stream:
-        with named(path):
+    with opened(file, archive) as stream, foreign(file, _WANTED), quiet():
+        with named(file):
             _refuse_bomb(stream)
         stream.seek(0)
         if pixels:
             return pydicom.dcmread(stream, force=True)
-        return pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags and list(tags))
 
 
 def scan_file(path: Path) -> Series:
     """The one image object of a file; `ImageError` where it holds none."""
     dataset = read_dataset(path, pixels=False)
     with foreign(path, _WANTED), quiet():
-        modality = str(dataset.get("Modality") or "")
         if not _is_image(dataset):
-            what = _NO_IMAGE.get(modality, "an object of another kind")
-            msg = f"{path}: is {what} ({modality or 'no modality'}), not an image; give the image series it belongs to"
+            modality = str(dataset.get("Modality") or "no modality")
+            msg = f"{path}: is {_kind(dataset)} ({modality}), not an image; give the image series it belongs to"
             raise ImageError(msg)
         if not _has_size(dataset):
             msg = f"{path}: holds no DICOM image (no Rows and Columns); check that the file is complete"
@@ -170,49 +191,32 @@ def scan_file(path: Path) -> Series:
         return _series((_Header(path, dataset, str(dataset.get("SeriesInstanceUID") or ""), 0),))
 
 
-def scan_folder(folder: Path) -> tuple[Series, ...]:
-    """All image series of a folder (not of its subfolders), in the order of their SeriesNumber.
+def scan_files(place: Path) -> Scan:
+    """All image series of a folder (not of its subfolders) or of a zip archive.
 
     Files that are not DICOM and objects without an image (SEG, RTSTRUCT ...) are passed over.
     """
     groups: dict[str, list[_Header]] = {}
-    for path in _files(folder):
-        header = _image_header(path)
-        if header is not None:
-            groups.setdefault(header.uid, []).append(header)
+    passed_over: list[str] = []
+    files = files_in(place)
+    with archive_of(files[0] if files else None) as archive:
+        for file in files:
+            if not is_dicom(head_of(file, archive)):
+                continue
+            dataset = read_dataset(file, pixels=False, archive=archive)
+            with foreign(file, _WANTED), quiet():
+                if not _is_image(dataset):
+                    passed_over.append(_kind(dataset))
+                elif _has_size(dataset):
+                    uid, number = dataset.get("SeriesInstanceUID"), dataset.get("SeriesNumber")
+                    header = _Header(file, dataset, str(uid or ""), int(number or 0))
+                    groups.setdefault(header.uid, []).append(header)
     found = [_series(tuple(headers)) for headers in groups.values()]
-    return tuple(sorted(found, key=lambda series: (series.number, series.uid)))
+    return Scan(tuple(sorted(found, key=lambda series: (series.number, series.uid))), tuple(sorted(passed_over)))
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
-    except OSError as error:
-        msg = f"{folder}: the folder cannot be read; check its permissions"
-        raise ImageError(msg) from error
-    if len(names) > MAX_FILES:
-        msg = f"{folder}: holds {len(names)} files, the limit is {MAX_FILES}; put the series into a folder of its own"
-        raise ImageError(msg)
-    return [folder / name for name in names]
-
-
-def _image_header(path: Path) -> _Header | None:
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(256)
-    except OSError as error:
-        msg = f"{path}: cannot be opened; check its permissions"
-        raise ImageError(msg) from error
-    if not is_dicom(head):
-        return None
-    dataset = read_dataset(path, pixels=False)
-    with foreign(path, _WANTED), quiet():
-        if not _has_size(dataset) or not _is_image(dataset):
-            return None
-        return _Header(
-            path, dataset, str(dataset.get("SeriesInstanceUID") or ""), int(dataset.get("SeriesNumber") or 0)
-        )
+def _kind(dataset: Any) -> str:
+    return _NO_IMAGE.get(str(dataset.get("Modality") or ""), "an object of another kind")
 
 
 def _has_size(dataset: Any) -> bool:
@@ -224,7 +228,7 @@ def _is_image(dataset: Any) -> bool:
     return str(dataset.get("Modality") or "") not in _NO_IMAGE and not kind.startswith(_NO_IMAGE_CLASS)
 
 
-def _refuse_bomb(stream: BoundedFile) -> None:
+def _refuse_bomb(stream: Any) -> None:
     """Refuse a deflated data set that swells beyond the limits (pydicom inflates without any)."""
     head = stream.read(1024)
     if head[128:132] != b"DICM" or _DEFLATED.encode() not in head or head[132:140] != b"\x02\0\0\0UL\x04\0":
@@ -242,8 +246,8 @@ def _series(headers: Sequence[_Header]) -> Series:
     frames: list[Frame] = []
     multi_frame = mosaic = False
     for file, header in enumerate(headers):
-        with foreign(header.path, _WANTED), quiet():
-            own = tuple(_frames(header.path, header.dataset, file))
+        with foreign(header.file, _WANTED), quiet():
+            own = tuple(_frames(header.file, header.dataset, file))
             frames.extend(own)
             per_frame = header.dataset.get("PerFrameFunctionalGroupsSequence")
             multi_frame = multi_frame or len(own) > 1 or bool(per_frame)
@@ -253,14 +257,14 @@ def _series(headers: Sequence[_Header]) -> Series:
         uid=first.uid,
         number=first.number,
         modality=str(first.dataset.get("Modality") or "") or None,
-        paths=tuple(header.path for header in headers),
+        files=tuple(header.file for header in headers),
         frames=tuple(frames),
         multi_frame=multi_frame,
         mosaic=mosaic,
     )
 
 
-def _frames(path: Path, dataset: Any, file: int) -> Iterator[Frame]:
+def _frames(path: DicomFile, dataset: Any, file: int) -> Iterator[Frame]:
     count = int(dataset.get("NumberOfFrames") or 1)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     samples = int(dataset.get("SamplesPerPixel") or 1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
+from runtime.io._dicom_files import DicomFile, archive_of
 from runtime.io._dicom_header import Frame, read_dataset
 from runtime.io._quiet import quiet
 from runtime.io._reading import foreign
@@ -37,7 +37,7 @@ _PACKAGES = {
 _WANTED = "a DICOM file with complete pixel data"
 
 
-def read_pixels(paths: Sequence[Path], frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[float, float] | None]:
+def read_pixels(files: Sequence[DicomFile], frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[float, float] | None]:
     """Decode the frames of a volume.
 
     Grey values are rescaled frame by frame and MONOCHROME1 is turned over, so that larger is brighter. Whole
@@ -46,8 +46,8 @@ def read_pixels(paths: Sequence[Path], frames: Sequence[Frame]) -> tuple[NDArray
 
     Parameters
     ----------
-    paths : sequence of Path
-        The files of the series.
+    files : sequence of Path or ZipMember
+        The files of the series, all in one folder or archive.
     frames : sequence of Frame
         One for each slice, in order.
 
@@ -66,33 +66,36 @@ def read_pixels(paths: Sequence[Path], frames: Sequence[Frame]) -> tuple[NDArray
     rows, columns, _ = frames[0].size
     values = _Values((len(frames), rows, columns))
     window = None
-    by_file: dict[int, list[int]] = {}
+    by_file: dict[int, dict[int, list[int]]] = {}  # file -> frame -> slices: more than one where it fills a gap
     for k, frame in enumerate(frames):
-        by_file.setdefault(frame.file, []).append(k)
-    for file, slices in by_file.items():
-        slices.sort(key=lambda k: frames[k].index)
-        with quiet():
-            found = _read_file(paths[file], {k: frames[k] for k in slices}, values)
-        if len(frames) // 2 in slices:
-            window = found[slices.index(len(frames) // 2)]
+        by_file.setdefault(frame.file, {}).setdefault(frame.index, []).append(k)
+    with archive_of(files[0]) as archive:
+        for file, by_index in by_file.items():
+            with quiet():
+                dataset = read_dataset(files[file], pixels=True, archive=archive)
+                for k, found in _read_file(files[file], dataset, frames, by_index, values):
+                    window = found if k == len(frames) // 2 else window
     return values.array.swapaxes(0, 2), window  # (k, row, column[, c]) -> (i, j, k[, c])
 
 
-def _read_file(path: Path, frames: dict[int, Frame], values: _Values) -> list[tuple[float, float] | None]:
-    """Decode some frames of one file into their slices; the window of each in rescaled values."""
-    dataset = read_dataset(path, pixels=True)
-    windows: list[tuple[float, float] | None] = []
-    decoded = _decoded(path, dataset, [frame.index for frame in frames.values()])
-    for (k, frame), pixels in zip(frames.items(), decoded, strict=True):
+def _read_file(
+    path: DicomFile, dataset: Any, frames: Sequence[Frame], by_index: dict[int, list[int]], values: _Values
+) -> list[tuple[int, tuple[float, float] | None]]:
+    """Decode some frames of one file into their slices; slice and window, in rescaled values, of each."""
+    windows: list[tuple[int, tuple[float, float] | None]] = []
+    indices = sorted(by_index)
+    for index, pixels in zip(indices, _decoded(path, dataset, indices), strict=True):
+        frame = frames[by_index[index][0]]
         if pixels.shape[:2] != frame.size[:2]:
             msg = f"{path}: decodes to {pixels.shape} pixels, wanted {frame.size[:2]}; the file is damaged"
             raise ImageError(msg)
         slope, intercept, turned = _rescale(path, dataset, frame)
-        values.put(k, pixels, slope, intercept)
         window = frame.window if pixels.ndim == 2 else None
         if window is not None and turned is not None:
             window = (turned - window[0], window[1])
-        windows.append(window)
+        for k in by_index[index]:
+            values.put(k, pixels, slope, intercept)
+            windows.append((k, window))
     return windows
 
 
@@ -140,7 +143,7 @@ class _Values:
         return np.dtype(np.float32)
 
 
-def _rescale(path: Path, dataset: Any, frame: Frame) -> tuple[float, float, float | None]:
+def _rescale(path: DicomFile, dataset: Any, frame: Frame) -> tuple[float, float, float | None]:
     """(slope, intercept, sum of the ends of the value range where bright means low, else None)."""
     slope, intercept = frame.slope, frame.intercept
     if "ModalityLUTSequence" in dataset:
@@ -155,7 +158,7 @@ def _rescale(path: Path, dataset: Any, frame: Frame) -> tuple[float, float, floa
     return -slope, slope * ends + intercept, slope * ends + 2 * intercept
 
 
-def _decoded(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+def _decoded(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
     """Stored values (rows, columns), or 8-bit RGB (rows, columns, 3), of some frames in ascending order."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         msg = f"{path}: has no pixel data; check that the file is complete"
@@ -172,7 +175,7 @@ def _decoded(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[A
         yield values
 
 
-def _transfer_syntax(path: Path, dataset: Any) -> str:
+def _transfer_syntax(path: DicomFile, dataset: Any) -> str:
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with foreign(path, _WANTED):
@@ -183,7 +186,7 @@ def _transfer_syntax(path: Path, dataset: Any) -> str:
         return str(syntax)
 
 
-def _pydicom_frames(path: Path, dataset: Any, indices: list[int], syntax: str) -> Iterator[NDArray[Any]]:
+def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: str) -> Iterator[NDArray[Any]]:
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import iter_pixels
 
@@ -203,7 +206,7 @@ def _pydicom_frames(path: Path, dataset: Any, indices: list[int], syntax: str) -
         yield pixels
 
 
-def _jpeg_frames(path: Path, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+def _jpeg_frames(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
     """Lossless and 12-bit JPEG, which need imagecodecs (libjpeg-turbo); pydicom has no permissive plugin."""
     try:
         jpeg_decode: Any = importlib.import_module("imagecodecs").jpeg_decode

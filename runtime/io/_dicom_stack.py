@@ -1,7 +1,7 @@
 """How the frames of a series lie in space: their order, and the affine of the volume that they make.
 
 Knows positions and orientations (DICOM's LPS millimetres in, RAS out); reads no file and decodes no pixel.
-What does not make one evenly spaced stack is refused with what was found.
+What does not make one evenly spaced stack is refused with what was found, or mended (`_dicom_repair`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError
 from runtime.io._dicom_header import Frame, Series
+from runtime.io._dicom_repair import STEP_TOLERANCE, Doubts, Evened, by_number, even_out, keep_one_each
 from runtime.io._reading import LOGGER, choose_volume
 
 __all__ = ["Stack", "stack_frames"]
 
-_STEP_TOLERANCE = 0.05
-"""Share of the slice distance by which a slice may lie off its place."""
+_SAME_MM = 1e-4
+"""Positions closer than this are one, whatever the distance of the slices."""
 
 _ORIENTATION_TOLERANCE = 1e-3
 _COSINE_TOLERANCE = 1e-2
@@ -41,14 +42,20 @@ class Stack:
         (column, row, slice) -> RAS mm; None where the headers do not say.
     spacing : tuple of 3 float
         Millimetres between columns, rows and slices; 1.0 where unknown.
+    copies : tuple of int
+        Slices that stand in for one that is missing.
+    notes : tuple of str
+        What was wrong and how it was mended.
     """
 
     frames: tuple[Frame, ...]
     affine: NDArray[np.float64] | None
     spacing: tuple[float, float, float]
+    copies: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def stack_frames(series: Series, volume: int | None) -> Stack:
+def stack_frames(series: Series, volume: int | None, *, force: bool = False) -> Stack:
     """Order the frames of a series.
 
     Parameters
@@ -57,6 +64,8 @@ def stack_frames(series: Series, volume: int | None) -> Stack:
         Frames as found.
     volume : int, optional
         Which of several repetitions (time points, echoes), or which frame of a film, is wanted.
+    force : bool
+        Whether gaps, duplicates and missing positions are mended and noted instead of refused.
 
     Returns
     -------
@@ -69,29 +78,36 @@ def stack_frames(series: Series, volume: int | None) -> Stack:
         absent, or there are several repetitions and none was chosen. The message does not name the file.
     """
     frames = series.frames
+    doubts = Doubts(force)
     _refuse_mixture([f"{frame.size[1]}x{frame.size[0]}" for frame in frames], "sizes")
     if series.mosaic:
         msg = "is a Siemens mosaic (all slices tiled in one picture); convert it with dcm2niix first"
         raise ImageError(msg)
-    placed = [frame for frame in frames if frame.position is not None and frame.orientation is not None]
-    if placed and len(placed) < len(frames):
-        msg = f"{len(frames) - len(placed)} of {len(frames)} slices have no position; remove them or convert the series"
-        raise ImageError(msg)
+    placed = tuple(frame for frame in frames if frame.position is not None and frame.orientation is not None)
     if not placed:
-        return _unplaced(series, volume)
-    row, column = _axes(frames)
+        return _unplaced(series, volume, doubts)
+    if len(placed) < len(frames):
+        missing = f"{len(frames) - len(placed)} of {len(frames)} slices have no position"
+        doubts.found(missing, "remove them or convert the series", "they are left out")
+    row, column = _axes(placed)
     normal = np.cross(row, column)
-    chosen = _repetition(frames, normal, volume)
+    chosen = _repetition(placed, normal, volume, doubts)
     spacing = _in_plane(chosen)
-    positions = np.array([frame.position for frame in chosen], dtype=np.float64)
-    step = normal * (chosen[0].thickness or 1.0) if len(chosen) == 1 else _step(positions, normal)
+    first = np.array(chosen[0].position, dtype=np.float64)
+    evened = _step(chosen, normal, doubts)
     affine = np.eye(4)
     affine[:3, 0] = row * spacing[1]  # the row direction is that in which the column index grows
     affine[:3, 1] = column * spacing[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = positions[0]
+    affine[:3, 2] = evened.step
+    affine[:3, 3] = first
     affine[:2] *= -1.0  # LPS -> RAS
-    return Stack(chosen, affine, (spacing[1], spacing[0], float(np.linalg.norm(step))))
+    return Stack(
+        evened.frames,
+        affine,
+        (spacing[1], spacing[0], float(np.linalg.norm(evened.step))),
+        evened.copies,
+        tuple(doubts.notes),
+    )
 
 
 def _refuse_mixture(values: Sequence[str], what: str) -> None:
@@ -102,12 +118,14 @@ def _refuse_mixture(values: Sequence[str], what: str) -> None:
         raise ImageError(msg)
 
 
-def _unplaced(series: Series, volume: int | None) -> Stack:
+def _unplaced(series: Series, volume: int | None, doubts: Doubts) -> Stack:
     """One image, a film of which one frame is chosen, or a stack whose place in the world is unknown."""
     frames = series.frames
-    if len(series.paths) > 1:
-        msg = f"none of its {len(frames)} slices has a position, so their order is unknown; convert the series to NIfTI"
-        raise ImageError(msg)
+    if len(series.files) > 1:
+        frames = by_number(frames, doubts)
+        choose_volume(1, volume, "volumes")
+        spacing = _in_plane(frames)
+        return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0), (), tuple(doubts.notes))
     stacked = len(frames) > 1 and series.modality in _STACKED_MODALITIES
     if not stacked or volume is not None:
         frames = (frames[choose_volume(len(frames), volume, "frames")],)
@@ -132,11 +150,14 @@ def _axes(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.floa
     return row / lengths[0], column / lengths[1]
 
 
-def _repetition(frames: Sequence[Frame], normal: NDArray[np.float64], volume: int | None) -> tuple[Frame, ...]:
+def _repetition(
+    frames: Sequence[Frame], normal: NDArray[np.float64], volume: int | None, doubts: Doubts
+) -> tuple[Frame, ...]:
     """The frames of one repetition, in the order of their distance along the normal."""
     heights = np.array([frame.position for frame in frames], dtype=np.float64) @ normal
     order = sorted(range(len(frames)), key=lambda n: (heights[n], frames[n].number, frames[n].file, frames[n].index))
-    same = max(1e-4, 1e-3 * float(np.ptp(heights)) / len(frames))
+    gaps = np.diff(np.sort(heights))
+    same = max(_SAME_MM, 1e-3 * float(np.median(gaps[gaps > _SAME_MM]))) if (gaps > _SAME_MM).any() else _SAME_MM
     places: list[list[Frame]] = []
     last = math.nan
     for n in order:
@@ -148,13 +169,7 @@ def _repetition(frames: Sequence[Frame], normal: NDArray[np.float64], volume: in
         place.sort(key=lambda frame: (frame.number, frame.file, frame.index))
     repeats = Counter(len(place) for place in places)
     if len(repeats) > 1:
-        usual = repeats.most_common(1)[0][0]
-        odd = sum(count for repeat, count in repeats.items() if repeat != usual)
-        msg = (
-            f"{len(frames)} slices lie at {len(places)} positions, {odd} of which hold more or fewer than {usual}: "
-            "there are duplicates or gaps; remove the copies or fetch the series again"
-        )
-        raise ImageError(msg)
+        keep_one_each(places, max(repeats, key=lambda repeat: (repeats[repeat], -repeat)), doubts)
     chosen = choose_volume(len(places[0]), volume, f"images at each of {len(places)} positions (time points or echoes)")
     return tuple(place[chosen] for place in places)
 
@@ -170,28 +185,26 @@ def _in_plane(frames: Sequence[Frame]) -> tuple[float, float]:
     return (known[0][0], known[0][1])
 
 
-def _step(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vector from each slice to the next, once they are known to lie evenly on a line."""
+def _step(frames: tuple[Frame, ...], normal: NDArray[np.float64], doubts: Doubts) -> Evened:
+    """Slices, and the vector from each to the next, once they are known to lie evenly on a line."""
+    if len(frames) == 1:
+        return Evened(frames, (), normal * (frames[0].thickness or 1.0))
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
     heights = positions @ normal
-    gaps = np.diff(heights)
-    usual = float(np.median(gaps))
-    tolerance = _STEP_TOLERANCE * usual
-    wide = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    if len(wide):
-        first = int(wide[0])
-        msg = (
-            f"the distance between its {len(positions)} slices is {usual:.3f} mm, but {gaps[first]:.3f} mm between "
-            f"slices {first} and {first + 1} ({len(wide)} such places): slices are missing or extra; "
-            "fetch the series again"
-        )
-        raise ImageError(msg)
+    usual = float(np.sort(np.diff(heights))[(len(heights) - 2) // 2])  # median; of two the smaller: gaps only widen
     step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    line = positions[0] + np.arange(len(positions))[:, np.newaxis] * step
+    evened = Evened(frames, (), step)
+    along = np.arange(len(positions), dtype=np.float64)
+    if (np.abs(np.diff(heights) - usual) > STEP_TOLERANCE * usual).any():
+        evened = even_out(frames, heights, positions, usual, doubts)
+        along = (heights - heights[0]) / usual
+    line = positions[0] + along[:, np.newaxis] * evened.step
     off = float(np.linalg.norm(positions - line, axis=1).max())
-    if off > 2 * tolerance:
-        msg = f"its slices do not lie on a line (off by {off:.2f} mm), so no affine fits; convert the series first"
-        raise ImageError(msg)
-    tilt = math.degrees(math.acos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    if off > 2 * STEP_TOLERANCE * usual:
+        problem = f"its slices do not lie on a line (off by {off:.2f} mm), so no affine fits"
+        doubts.found(problem, "convert the series first", "the affine fits the first and the last")
+    length = float(np.linalg.norm(evened.step))
+    tilt = math.degrees(math.acos(min(1.0, float(evened.step @ normal) / length)))
     if tilt > 0.5:
         LOGGER.warning("the slices are sheared by %.1f degrees (gantry tilt); the affine keeps the shear", tilt)
-    return step
+    return evened

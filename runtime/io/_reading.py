@@ -55,7 +55,7 @@ class SeveralVolumes(ImageError):
 
 
 @contextmanager
-def foreign(path: Path, wanted: str) -> Iterator[None]:
+def foreign(path: object, wanted: str) -> Iterator[None]:
     """Turn whatever a format library raises into an `ImageError` that names the file.
 
     Wrap calls of the library and nothing else, or our own mistakes would look like broken files.
@@ -75,7 +75,7 @@ def foreign(path: Path, wanted: str) -> Iterator[None]:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def named(path: object) -> Iterator[None]:
     """Put the file's name in front of an `ImageError` that comes from code which does not know it."""
     try:
         yield
@@ -122,7 +122,7 @@ def check_file(path: Path) -> int:
     return status.st_size
 
 
-def check_size(path: Path, shape: Sequence[int], itemsize: int) -> int:
+def check_size(path: object, shape: Sequence[int], itemsize: int) -> int:
     """Bytes that an array takes, once its shape is known to be sane and within the limits."""
     if not shape or min(shape) < 1:
         msg = f"{path}: the image has size {'x'.join(map(str, shape))}, so it holds no voxels"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.io._dicom_files import DicomFile
+
 __all__ = ["DicomSource", "FileSource", "NiftiSource", "protected_paths"]
 
 
@@ -48,10 +50,16 @@ class DicomSource(FileSource):
     Attributes
     ----------
     frames : tuple of (int, int)
-        For each slice k of the volume: index into ``paths`` and 0-based frame within that file.
+        For each slice k of the volume: index into ``files`` and 0-based frame within that file.
+    files : tuple of Path or ZipMember
+        Where to read them again: ``paths``, or members of the archive that ``paths`` names.
+    copies : tuple of int
+        Slices k that fill a gap of the series (``force``): copies of a neighbour, which no file holds.
     """
 
     frames: tuple[tuple[int, int], ...]
+    files: tuple[DicomFile, ...]
+    copies: tuple[int, ...] = ()
 
 
 def protected_paths(source: object) -> tuple[Path, ...]:

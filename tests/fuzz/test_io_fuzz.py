@@ -8,6 +8,7 @@ import io
 import tempfile
 import time
 import tracemalloc
+import zipfile
 import zlib
 from functools import cache
 from pathlib import Path
@@ -117,6 +118,14 @@ def _mgh() -> bytes:
     return bytes(image.to_bytes())
 
 
+def _zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(3):
+            archive.writestr(f"study/{k}", _dicom(ImagePositionPatient=[0, 0, k], InstanceNumber=k))
+    return stream.getvalue()
+
+
 def _picture(kind: str) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(PIXELS.astype(np.uint8)).save(stream, format=kind)
@@ -140,6 +149,7 @@ def _seed(name: str) -> bytes:
         "x.mha": lambda: _metaimage(packed=False),
         "packed.mha": lambda: _metaimage(packed=True),
         "x.mgh": _mgh,
+        "x.zip": _zip,
         "x.mgz": lambda: gzip.compress(_mgh(), mtime=0),
         "x.png": lambda: _picture("PNG"),
         "x.tif": lambda: _picture("TIFF"),
@@ -150,7 +160,7 @@ def _seed(name: str) -> bytes:
 
 NAMES = [
     "x.nii", "two.nii", "x.nii.gz", "x.dcm", "enhanced.dcm", "rle.dcm", "3D.npz", "x.png", "x.tif", "x.bmp",
-    "x.nrrd", "gz.nrrd", "bz.nrrd", "text.nrrd", "x.mha", "packed.mha", "x.mgh", "x.mgz",
+    "x.nrrd", "gz.nrrd", "bz.nrrd", "text.nrrd", "x.mha", "packed.mha", "x.mgh", "x.mgz", "x.zip",
 ]  # fmt: skip
 BYTE = st.one_of(st.sampled_from([0, 1, 127, 128, 255]), st.integers(0, 255))
 EDIT = st.tuples(st.sampled_from(["set", "cut", "insert", "double"]), st.integers(0, 2**20), BYTE, st.integers(1, 9))
@@ -215,6 +225,27 @@ def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, 
 @given(st.lists(EDIT, min_size=1, max_size=6))
 def test_mutated_files_raise_nothing_but_our_own_errors(name: str, edits: list[tuple[str, int, int, int]]) -> None:
     _survives(name, _mutated(_seed(name), edits))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(st.floats(-1e4, 1e4), st.sampled_from(["1", "2", "-7", ""])), min_size=1, max_size=6),
+    st.sampled_from([None, 0, 1]),
+)
+def test_any_positions_of_slices_are_survived_even_when_forced(
+    places: list[tuple[float, str]], volume: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (height, instance) in enumerate(places):
+            position = [0, 0, f"{height:.6g}"] if instance else None
+            slice_ = _dicom(ImagePositionPatient=position, InstanceNumber=instance or 1)
+            (Path(folder) / f"{number}").write_bytes(slice_)
+        try:
+            found = load(folder, force=True, volume=volume)
+        except LiteInferError:
+            return
+        assert found.shape[2] <= 10 * len(places)
+        assert len(found.source.frames) == found.shape[2]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

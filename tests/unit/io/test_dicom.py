@@ -217,13 +217,13 @@ def test_two_series_are_listed_and_never_mixed(write_series: Callable[..., Path]
     folder = write_series()
     for k in range(2):
         write_slice(_pixels(7), f"other{k}", SeriesInstanceUID="9.8.7", SeriesNumber=5, ImagePositionPatient=[0, 0, k])
-    with pytest.raises(ImageError, match=r"holds 2 series; .*1 = CT, 4 of 7x5, 1\.2\.3\.4; 2 = CT, 2 of 7x5, 9\.8\.7"):
+    with pytest.raises(ImageError, match=r"holds 2 series; .*1 = CT, 4 of 7x5; 2 = CT, 2 of 7x5$"):
         load(folder)
     assert load(folder, series="9.8.7").shape[2] == 2
     assert load(folder, series="1").shape[2] == 4
     with pytest.raises(ImageError, match=r"has no series 3; choose one"):
         load(folder, series="3")
-    assert [(one.number, one.uid, one.frames, one.size) for one in list_series(folder)] == [
+    assert [(one.number, one.uid, one.images, one.size) for one in list_series(folder)] == [
         (1, "1.2.3.4", 4, (7, 5)),
         (2, "9.8.7", 2, (7, 5)),
     ]
