@@ -164,7 +164,8 @@ def _found(place: Path) -> tuple[Series, ...]:
         return scan.series
     counts = ", ".join(f"{what} ({number})" for what, number in Counter(scan.passed_over).items())
     only = f" but only {counts}" if counts else ""
-    msg = f"{place}: holds no DICOM images{only}; give a folder with one series (subfolders are not searched)"
+    wanted = "a folder with one series (subfolders are not searched)" if place.is_dir() else "an archive with a series"
+    msg = f"{place}: holds no DICOM images{only}; give {wanted}"
     raise ImageError(msg)
 
 

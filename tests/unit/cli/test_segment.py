@@ -287,6 +287,7 @@ KEYS = {
     "shape": list,
     "slice_axis": int,
     "window": (dict, type(None)),
+    "warnings": list,
     "objects": list,
     "timings": dict,
 }

@@ -161,7 +161,7 @@ def test_a_zip_bomb_is_read_only_as_far_as_the_header_says(tmp_path: Path) -> No
 def test_a_zip_without_arrays_is_no_image(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ImageError, match="is not an image that can be read"):
+    with pytest.raises(ImageError, match="holds no DICOM images; give an archive with a series"):
         load(tmp_path / "x.zip")
 
 
