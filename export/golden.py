@@ -1,7 +1,8 @@
 """Read goldens: what a system's own code made of a few images, stage by stage.
 
-A folder holds ``case_*.npz`` (one image with boxes each), and optionally ``case_3d.npz`` (a volume through the
-published loop) and ``loop_3d.npz`` (that loop with a stand-in decoder). Knows the arrays' names; knows no bundle.
+A folder holds ``case_*.npz`` (one image each, with boxes or with the modalities that it was decoded as), and optionally
+``case_3d.npz`` (a volume through the published loop) and ``loop_3d.npz`` (that loop with a stand-in decoder). Knows the
+arrays' names; knows no bundle.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 
 from runtime.errors import BundleError
 
-__all__ = ["Goldens", "boolean_masks", "read_goldens", "sample_like", "stand_in"]
+__all__ = ["Goldens", "boolean_masks", "decoded_size", "read_goldens", "rows_asked", "sample_like", "stand_in"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _IMAGE_CASE = re.compile(r"case_\d+\.npz")
-_IMAGE_ARRAYS = ("image", "boxes", "embedding_sample", "prompt_boxes", "low_res_logits", "iou", "mask")
+_IMAGE_ARRAYS = ("image", "embedding_sample", "low_res_logits", "mask")
+_ASKED = {"boxes": ("prompt_boxes", "iou"), "domain_seq": ()}
+"""What tells the question to the decoder, and what comes with it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Goldens:
 
 def read_goldens(folder: Path) -> Goldens:
     """Read a folder of goldens; BundleError if it has none or they lack arrays."""
-    images = {path.stem: _read(path, _IMAGE_ARRAYS) for path in sorted(folder.glob("case_*.npz")) if _is_image(path)}
+    images = {path.stem: _read_image(path) for path in sorted(folder.glob("case_*.npz")) if _is_image(path)}
     if not images:
         msg = f"{folder}: no case_0.npz there; wanted a folder of goldens of one system"
         raise BundleError(msg)
@@ -56,6 +59,12 @@ def _is_image(path: Path) -> bool:
     return _IMAGE_CASE.fullmatch(path.name) is not None
 
 
+def _read_image(path: Path) -> Arrays:
+    arrays = _read(path, ())
+    asked = next((name for name in _ASKED if name in arrays), "boxes")
+    return _complete(path, arrays, (*_IMAGE_ARRAYS, asked, *_ASKED[asked]))
+
+
 def _read(path: Path, wanted: tuple[str, ...]) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -63,9 +72,13 @@ def _read(path: Path, wanted: tuple[str, ...]) -> Arrays:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: cannot be read ({error}); wanted arrays in a .npz file"
         raise BundleError(msg) from error
+    return _complete(path, arrays, wanted)
+
+
+def _complete(path: Path, arrays: Arrays, wanted: tuple[str, ...]) -> Arrays:
     missing = [name for name in wanted if name not in arrays]
     if missing:
-        msg = f"{path} lacks {', '.join(missing)}; verify replays box-prompted goldens"
+        msg = f"{path} lacks {', '.join(missing)}; wanted the goldens of a system"
         raise BundleError(msg)
     return arrays
 
@@ -75,6 +88,29 @@ def sample_like(arrays: Arrays, name: str, tensor: NDArray[Any]) -> tuple[NDArra
     if name in arrays:
         return tensor.reshape(-1), arrays[name].reshape(-1)
     return tensor.reshape(-1)[:: int(arrays[f"{name}_stride"])], arrays[f"{name}_sample"]
+
+
+def decoded_size(arrays: Arrays) -> tuple[int, int]:
+    """Rows and columns of the masks: the image's, or those at which the authors' code leaves them."""
+    height, width = arrays["mask_shape"][1:] if "mask_shape" in arrays else arrays["image"].shape[:2]
+    return int(height), int(width)
+
+
+def rows_asked(arrays: Arrays, scale_xy: tuple[float, float]) -> Iterator[dict[str, Any]]:
+    """What the decoder was asked for each mask, as keywords of `runtime.Session.decode`.
+
+    Points and scribbles are those that the authors' code drew, the former moved from the input frame to the image.
+    """
+    if "domain_seq" in arrays:
+        yield from ({"modality": int(index)} for index in arrays["domain_seq"])
+        return
+    for row in range(len(arrays["boxes"])):
+        asked = {"boxes": arrays["boxes"][row : row + 1]}
+        if "points" in arrays:
+            asked["points"] = arrays["points"][row : row + 1].astype(np.float64) / scale_xy
+            asked["point_labels"] = arrays["point_labels"][row : row + 1]
+            asked["scribbles"] = arrays["scribble"][row : row + 1]
+        yield asked
 
 
 def boolean_masks(arrays: Arrays) -> NDArray[np.bool_] | None:

@@ -29,16 +29,18 @@ _FLOAT16_LIMIT = 65504.0
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling users about its own deprecations and about torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep torch's exporter from telling users about its own deprecations, torchvision and what it did not fold."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:

@@ -6,7 +6,7 @@ Knows goldens, sessions and tolerances. Must not know families or torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtime
-from export.golden import Arrays, boolean_masks, read_goldens, sample_like, stand_in
+from export.golden import (
+    Arrays,
+    boolean_masks,
+    decoded_size,
+    read_goldens,
+    rows_asked,
+    sample_like,
+    stand_in,
+)
 from runtime.backends import BackendOptions, open_backend
 from runtime.bundle import open_bundle
 from runtime.manifest import Manifest
@@ -94,40 +102,38 @@ def _check_transforms(case: str, arrays: Arrays, manifest: Manifest) -> Iterator
     frame = frame_of(manifest, image.shape[:2])
     found, wanted = sample_like(arrays, "encoder_input", encoder_input(image, manifest.input, frame))
     yield Check(case, "-", "encoder_input", _largest(found, wanted), 0.0)
-    yield Check(case, "-", "prompt_boxes", _largest(frame.boxes_to_input(arrays["boxes"]), arrays["prompt_boxes"]), 0.0)
+    if "prompt_boxes" in arrays:
+        boxes = frame_of(manifest, decoded_size(arrays)).boxes_to_input(arrays["boxes"])
+        yield Check(case, "-", "prompt_boxes", _largest(boxes, arrays["prompt_boxes"]), 0.0)
 
 
 def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterator[Check]:
     limits, backend = LIMITS[session.manifest.weights], session.backend
     embedding = session.encode(arrays["image"])
-    main = embedding.tensors[session.manifest.embedding[0].name]
-    found, wanted = sample_like(arrays, "embedding", main)
+    main, *others = session.manifest.embedding
+    found, wanted = sample_like(arrays, "embedding", embedding.tensors[main.name])
     yield Check(case, backend, "embedding", _largest(found, wanted), limits.embedding)
-    boxes, logits = arrays["boxes"], arrays["low_res_logits"]
-    frame = frame_of(session.manifest, arrays["image"].shape[:2])
-    drawn = [_drawn(arrays, frame, slice(index, index + 1)) for index in range(len(boxes))]
-    prediction = session.decode(embedding, boxes=boxes, **_drawn(arrays, frame, slice(None)))
-    deviation = float(logits.std())
-    yield Check(case, backend, "low_res_logits", _largest(prediction.low_res_logits, logits) / deviation, limits.logits)
-    yield Check(case, backend, "score", _largest(prediction.scores, arrays["iou"]), limits.score)
-    yield Check(case, backend, "mask", _wrong_pixels(prediction.masks, arrays), limits.mask)
-    alone = [
-        session.decode(embedding, boxes=[box], **prompts).low_res_logits[0]
-        for box, prompts in zip(boxes, drawn, strict=True)
-    ]
-    difference = _largest(np.stack(alone), prediction.low_res_logits) / deviation
-    yield Check(case, backend, "one box at a time", difference, limits.together)
-
-
-def _drawn(arrays: Arrays, frame: Frame, rows: slice) -> dict[str, Any]:
-    """Points and scribbles that the authors' code drew for these boxes, where it draws any, in image pixels."""
-    if "points" not in arrays:
-        return {}
-    return {
-        "points": arrays["points"][rows].astype(np.float64) / frame.scale_xy,
-        "point_labels": arrays["point_labels"][rows],
-        "scribbles": arrays["scribble"][rows],
-    }
+    for name in (one.name for one in others if one.name in arrays):
+        yield Check(case, backend, name, _largest(embedding.tensors[name], arrays[name]), limits.embedding)
+    size = decoded_size(arrays)
+    asked = list(rows_asked(arrays, frame_of(session.manifest, size).scale_xy))
+    alone = [session.decode(replace(embedding, original_size=size), **one) for one in asked]
+    decoded = alone
+    if all("boxes" in one for one in asked):
+        together: dict[str, Any] = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
+        decoded = [session.decode(replace(embedding, original_size=size), **together)]
+    logits = np.concatenate([one.low_res_logits for one in decoded])
+    deviation = float(arrays["low_res_logits"].std())
+    difference = _largest(logits, arrays["low_res_logits"]) / deviation
+    yield Check(case, backend, "low_res_logits", difference, limits.logits)
+    if "iou" in arrays:
+        scores = np.concatenate([one.scores for one in decoded])
+        yield Check(case, backend, "score", _largest(scores, arrays["iou"]), limits.score)
+    masks = np.concatenate([one.masks for one in decoded])
+    yield Check(case, backend, "mask", _wrong_pixels(masks, arrays), limits.mask)
+    if decoded is not alone:
+        difference = _largest(np.concatenate([one.low_res_logits for one in alone]), logits) / deviation
+        yield Check(case, backend, "one box at a time", difference, limits.together)
 
 
 def _wrong_pixels(masks: NDArray[np.bool_], arrays: Arrays) -> float:

@@ -75,7 +75,7 @@ def _repeated_inputs(manifest: Manifest) -> list[str]:
     names = [tensor.name for tensor in manifest.embedding]
     if len(set(names)) != len(names):
         return [f"embedding: names {names} repeat"]
-    if prompts.box is not None and prompts.box.use != "limits_mask":
+    if prompts.reads_boxes:
         names.append("boxes")
     names += ["points", "point_labels"] if prompts.points is not None else []
     names += ["masks", "has_mask"] if prompts.mask is not None else []

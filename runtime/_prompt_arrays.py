@@ -21,7 +21,15 @@ from runtime.propagate import SlicePrompt
 from runtime.transforms import Frame
 from runtime.types import whole
 
-__all__ = ["Given", "check_understood", "modality_index", "prompt_arrays", "slice_arrays"]
+__all__ = [
+    "Given",
+    "check_auto",
+    "check_understood",
+    "cutting_boxes",
+    "modality_index",
+    "prompt_arrays",
+    "slice_arrays",
+]
 
 _NO_POINT = (np.zeros((1, 2), np.float32), np.full(1, -1, np.float32))
 
@@ -70,6 +78,25 @@ def check_understood(manifest: Manifest, objects: Sequence[PlannedObject]) -> No
         _require(manifest, {name for name, placed in given.items() if placed})
 
 
+def check_auto(manifest: Manifest, *, auto: bool, prompted: bool) -> None:
+    """Refuse ``auto`` where the bundle needs prompts, and a call without either where it does not."""
+    if auto and not manifest.prompts.finds_alone:
+        takes = ", ".join(_understood(manifest))
+        msg = f"auto: bundle {manifest.name!r} finds nothing without a prompt; it understands {takes}"
+        raise PromptError(msg)
+    if manifest.prompts.finds_alone and not (auto or prompted):
+        limits = "" if manifest.prompts.box is None else ", or a box that limits the mask"
+        msg = f"no prompt; bundle {manifest.name!r} finds the object itself: give auto (--auto){limits}"
+        raise PromptError(msg)
+
+
+def cutting_boxes(manifest: Manifest, frame: Frame, boxes: ArrayLike | None) -> NDArray[np.float64] | None:
+    """Boxes (N, 4) in image pixels that cut the mask, for a bundle whose decoder takes none."""
+    if boxes is None or not manifest.prompts.finds_alone:
+        return None
+    return _checked_boxes(boxes, frame)
+
+
 def _understood(manifest: Manifest) -> list[str]:
     """Names of the prompts that place an object."""
     prompts = manifest.prompts
@@ -84,8 +111,11 @@ def _require(manifest: Manifest, given: Container[str]) -> None:
     prompts, takes = manifest.prompts, _understood(manifest)
     for name in ("box", "points", "mask", "scribble"):
         if name in given and name not in takes:
-            msg = f"bundle {manifest.name!r} takes no {name} prompt; it understands {', '.join(takes)}"
+            what = f"it understands {', '.join(takes)}" if takes else "it finds the object itself"
+            msg = f"bundle {manifest.name!r} takes no {name} prompt; {what}"
             raise PromptError(msg)
+    if prompts.finds_alone:
+        return
     needs_box = prompts.box is not None and (
         prompts.box.use == "required" or (prompts.points is not None and prompts.points.requires_box)
     )
@@ -103,6 +133,8 @@ def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, N
     named = {"box": boxes, "points": points, "mask": given.masks, "scribble": given.scribbles}
     _require(manifest, {name for name, values in named.items() if values is not None})
     shared = _shared(modality_index(manifest, given.modality))
+    if manifest.prompts.finds_alone:
+        return shared | extra_arrays(manifest, given.extra, 1)
     if (points is None) != (point_labels is None):
         msg = "points and point_labels belong together; give both"
         raise PromptError(msg)
@@ -154,10 +186,12 @@ def slice_arrays(
 
     The modality comes from `modality_index`, ``extra`` from `extra_arrays`: it has one row an array.
     """
+    beside = {**_shared(modality), **(extra or {})}
+    if manifest.prompts.finds_alone:
+        return beside
     box = np.full(4, np.nan, np.float32) if prompt.box is None else prompt.box
     takes_logits = manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits"
     logits = prompt.mask_logits if takes_logits else None
-    beside = {**_shared(modality), **(extra or {})}
     return beside | _decoder_inputs(
         manifest,
         boxes=box[np.newaxis],

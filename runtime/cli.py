@@ -105,6 +105,7 @@ def _prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--box", action="append", default=[], metavar=box, help="or six numbers; repeatable")
     group.add_argument("--point", action="append", default=[], metavar=point, help="click; - beside the object")
     group.add_argument("--prompts", type=Path, metavar="FILE", help="boxes and points from JSON or CSV")
+    group.add_argument("--auto", action="store_true", help="no prompt: for bundles that find the object themselves")
     group.add_argument("--slice", type=int, metavar="K", help="slice of boxes without one (default: middle)")
     group.add_argument("--plane", choices=PLANES, help="slices along an anatomical plane instead of k")
     group.add_argument("--slice-axis", type=int, choices=(0, 1, 2), help="slices along a voxel axis (default 2)")
@@ -142,9 +143,11 @@ def _segment(options: argparse.Namespace) -> int:
     with clock.stage("read"):
         volume = runtime.load(name, volume=options.volume, series=options.series, force=options.force)
     slice_axis = _slice_axis(options, volume)
-    prompts = _placed(options, volume, given, slice_axis) or list(volume.prompts)
-    if not prompts:
-        msg = "no prompt; give --box X0,Y0,X1,Y1, --point or --prompts FILE"
+    prompts = _placed(options, volume, given, slice_axis)
+    if not options.auto:
+        prompts = prompts or list(volume.prompts)
+    if not prompts and not options.auto:
+        msg = "no prompt; give --box X0,Y0,X1,Y1, --point, --prompts FILE, or --auto if the bundle needs none"
         raise errors.PromptError(msg)
     targets = _cli_output.targets(Path(name), volume, options.output, options.preview)
     with clock.stage("start"):
@@ -159,6 +162,7 @@ def _segment(options: argparse.Namespace) -> int:
         result = session.segment(
             volume,
             prompts=prompts,
+            auto=options.auto,
             slice_index=options.slice,
             slice_axis=slice_axis,
             z_range=_z_range(options.z_range),

@@ -144,6 +144,16 @@ class Prompts(_Record, frozen=True):
     crops: tuple[Crop, ...] = ()
     vectors: dict[TensorName, Annotated[int, Meta(ge=1, le=1 << 16)]] = {}
 
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the decoder reads boxes."""
+        return self.box is not None and self.box.use != "limits_mask"
+
+    @property
+    def finds_alone(self) -> bool:
+        """Whether the decoder finds the object itself: it is given no place in the image."""
+        return not self.reads_boxes and self.points is None and self.mask is None
+
 
 class Output(_Record, frozen=True):
     """From the decoder's logits to masks at the image's size."""

@@ -17,7 +17,7 @@ from runtime.geometry import PlaneView, Volume, check_slice_axis, orientation, w
 from runtime.propagate import ObjectPlan, Xyxy
 from runtime.types import Box, Point, whole
 
-__all__ = ["PlannedObject", "group_prompts", "plan_objects", "world_box"]
+__all__ = ["PlannedObject", "group_prompts", "plan_every_slice", "plan_objects", "world_box"]
 
 _AXES = "xyz"
 
@@ -136,6 +136,23 @@ class _Placement:
                 raise PromptError(msg)
         return ObjectPlan(label, boxes, points, extent, known, limit)
 
+    def plan_alone(self, group: _Group, label: int) -> ObjectPlan:
+        """Place the box that cuts the masks of one object, if it has one."""
+        extent, limit = self._extent(), None
+        if group.points or len(group.boxes) > 1:
+            msg = f"{group.name}: this bundle takes one box for an object and no points; leave the others out"
+            raise PromptError(msg)
+        for box in group.boxes:
+            if self.z_range is not None and (box.is_3d or box.slice_index is not None):
+                msg = f"{group.name}: its box and the z range both say on which slices; leave one of them out"
+                raise PromptError(msg)
+            if box.is_3d:
+                _, extent, limit = self._solid(box)
+            else:
+                ((position, limit),) = self._flat([box]).items()
+                extent = extent if box.slice_index is None else (position, position)
+        return ObjectPlan(label, {}, extent=extent, limit=limit, every_slice=True)
+
     def _position(self, slice_index: int) -> int:
         return self.view.slice_index(slice_index)
 
@@ -232,6 +249,38 @@ def plan_objects(
     return [
         PlannedObject(group.name, placement.plan(group, label)) for label, group in enumerate(group_prompts(prompts), 1)
     ]
+
+
+def plan_every_slice(
+    volume: Volume, view: PlaneView, prompts: Sequence[Box | Point], *, z_range: tuple[int, int] | None = None
+) -> list[PlannedObject]:
+    """Plan for a decoder that needs no prompt: every slice on its own, within a box where one is given.
+
+    Parameters
+    ----------
+    volume : Volume
+        The image; boxes are in its voxel indices.
+    view : PlaneView
+        The view that slices are decoded in.
+    prompts : sequence of Box
+        At most one box for each object: of six numbers; of four on a slice, which is then the only one segmented; or
+        of four alone, which holds on every slice. One object on the whole image where there is none.
+    z_range : tuple of 2 int, optional
+        First and last slice, both included. Default: all.
+
+    Returns
+    -------
+    objects : list of PlannedObject
+        In the order of their labels.
+
+    Raises
+    ------
+    PromptError
+        If a point is given, an object has several boxes, or a box lies outside the image or contradicts ``z_range``.
+    """
+    placement = _Placement(volume, view, None, _checked_range(z_range))
+    groups = group_prompts(prompts) if prompts else [_Group("object 1")]
+    return [PlannedObject(group.name, placement.plan_alone(group, label)) for label, group in enumerate(groups, 1)]
 
 
 def _checked_range(z_range: tuple[int, int] | None) -> tuple[int, int] | None:

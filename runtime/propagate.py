@@ -8,15 +8,14 @@ boxes are in pixels of its images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime import kernels
+from runtime._cut import cut_to_boxes
 from runtime.errors import PromptError
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.transforms import Frame, resized_label_box
@@ -69,7 +68,10 @@ class ObjectPlan:
     known_extent : bool
         True where the object is known to fill ``extent``; False where ``extent`` only limits propagation.
     limit : xyxy or None
-        Rectangle that no box may leave.
+        Rectangle that neither a box nor a mask may leave.
+    every_slice : bool
+        True where every slice of ``extent`` is decoded on its own and without a prompt, for bundles that find the
+        object themselves.
     """
 
     label: int
@@ -78,6 +80,7 @@ class ObjectPlan:
     extent: tuple[int, int] = (0, 0)
     known_extent: bool = True
     limit: Xyxy | None = None
+    every_slice: bool = False
 
     @property
     def anchors(self) -> tuple[int, ...]:
@@ -122,7 +125,9 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
     PromptError
         If the published loop is asked for without a 3-D box.
     """
-    if isinstance(settings, LoopSettings):
+    if plan.every_slice:
+        yield from _every_slice(decode, plan)
+    elif isinstance(settings, LoopSettings):
         yield from _published(decode, plan, frame, settings)
     else:
         yield from _Chain(decode, plan, frame, settings).steps()
@@ -222,23 +227,15 @@ class _Chain:
                 image_box=None if box is None else np.array(box, np.float64),
             ),
         )
-        return prediction if self.plan.limit is None else _limited(prediction, self.plan.limit)
+        return prediction if self.plan.limit is None else cut_to_boxes(prediction, [self.plan.limit])
 
 
-def _limited(prediction: Prediction, limit: Xyxy) -> Prediction:
-    """Cut the masks of one prompt to a rectangle that the object does not leave."""
-    x0, y0 = (math.floor(value + 0.5) for value in limit[:2])
-    x1, y1 = (math.floor(value + 0.5) + 1 for value in limit[2:])
-    candidates = np.zeros_like(prediction.candidates)
-    candidates[..., y0:y1, x0:x1] = prediction.candidates[..., y0:y1, x0:x1]
-    box, area = kernels.mask_box(candidates[0, 0])
-    return replace(
-        prediction,
-        masks=candidates[:, 0],
-        candidates=candidates,
-        boxes=np.array([box or (-1, -1, -1, -1)], dtype=np.int64),
-        areas=np.array([area], dtype=np.int64),
-    )
+def _every_slice(decode: Decode, plan: ObjectPlan) -> Iterator[Step]:
+    """Decode each slice without a prompt and without its neighbours."""
+    low, high = plan.extent
+    for index in range(low, high + 1):
+        prediction = decode(index, SlicePrompt(None, np.zeros((0, 2), np.float32), np.zeros(0, np.float32)))
+        yield Step(index, prediction if plan.limit is None else cut_to_boxes(prediction, [plan.limit]))
 
 
 def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSettings) -> Iterator[Step]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding, _prompt_arrays
+from runtime._cut import cut_to_boxes
 from runtime._engine import Engine
 from runtime._extra import extra_arrays
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
@@ -26,7 +27,7 @@ from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import ChainSettings, LoopSettings, Manifest
-from runtime.prompts import plan_objects
+from runtime.prompts import plan_every_slice, plan_objects
 from runtime.propagate import SlicePrompt
 from runtime.segmentation import Segmentation, build_label_map, check_overlap
 from runtime.transforms import frame_of
@@ -192,14 +193,15 @@ class Session:
         modality: str | int | None = None,
         extra: Mapping[str, ArrayLike] | None = None,
     ) -> Prediction:
-        """Predict one mask per prompt on an encoded image.
+        """Predict one mask per prompt on an encoded image; one in all where the bundle finds the object itself.
 
         Parameters
         ----------
         embedding : Embedding
             From `encode` of this bundle.
         boxes : array-like, shape (N, 4), optional
-            xyxy in image pixels, 0-based, both ends inclusive.
+            xyxy in image pixels, 0-based, both ends inclusive. Where the bundle finds the object itself, a box cuts
+            the mask.
         points : array-like, shape (N, P, 2), optional
             xy in image pixels.
         point_labels : array-like, shape (N, P), optional
@@ -232,8 +234,10 @@ class Session:
         frame = frame_of(self.manifest, embedding.original_size)
         given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality, extra)
         arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
+        limits = _prompt_arrays.cutting_boxes(self.manifest, frame, boxes)
         placed = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
-        return self._engine.predict(embedding, arrays, frame, placed)
+        prediction = self._engine.predict(embedding, arrays, frame, placed)
+        return prediction if limits is None else cut_to_boxes(prediction, limits.tolist())
 
     def segment(
         self,
@@ -243,6 +247,7 @@ class Session:
         boxes: Sequence[Box | Sequence[float]] = (),
         points: Sequence[Point | Sequence[float]] = (),
         prompts: Sequence[Box | Point] = (),
+        auto: bool = False,
         slice_index: int | None = None,
         slice_axis: int = 2,
         z_range: tuple[int, int] | None = None,
@@ -257,7 +262,8 @@ class Session:
         """Segment objects in a volume or an image.
 
         A box of four numbers in a volume is propagated both ways from its slice until the object ends; a
-        box of six numbers, or ``z_range``, states where it ends.
+        box of six numbers, or ``z_range``, states where it ends. A bundle that finds the object itself segments
+        every slice on its own; a box limits its masks.
 
         Parameters
         ----------
@@ -272,6 +278,8 @@ class Session:
             Clicks; bare tuples lie on the object.
         prompts : sequence of Box or Point
             Further prompts.
+        auto : bool
+            Segment without a prompt, by a bundle that finds the object itself.
         slice_index : int, optional
             Slice of the boxes of four numbers. Default: the middle slice.
         slice_axis : int
@@ -320,7 +328,11 @@ class Session:
         check_overlap(overlap)
         wanted = as_prompts((box,) if box is not None else (), (), (), slice_index)
         wanted += as_prompts(boxes, points, prompts, slice_index)
-        objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
+        _prompt_arrays.check_auto(self.manifest, auto=auto, prompted=bool(wanted))
+        if self.manifest.prompts.finds_alone:
+            objects = plan_every_slice(volume, view, wanted, z_range=z_range)
+        else:
+            objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
         _prompt_arrays.check_understood(self.manifest, objects)
         chosen = _prompt_arrays.modality_index(self.manifest, modality)
         beside = extra_arrays(self.manifest, extra, len(objects))

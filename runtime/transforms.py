@@ -132,8 +132,8 @@ def check_supported(manifest: Manifest) -> None:
     if manifest.input.resize == "longest_side" and manifest.input.size[0] != manifest.input.size[1]:
         missing.append("input.size that is not square with the longest-side rule")
     prompts = manifest.prompts
-    if prompts.box is None or prompts.box.use == "limits_mask":
-        missing.append("prompts.box other than required or optional")
+    if not prompts.reads_boxes and not prompts.finds_alone:
+        missing.append("prompts.points or prompts.mask without boxes for the decoder")
     if prompts.crops and (prompts.box is None or prompts.box.use != "required"):
         missing.append("prompts.crops without a required box")
     if manifest.input.spectrum is not None:

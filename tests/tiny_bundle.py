@@ -52,6 +52,15 @@ def _encoder(channels: int) -> Graph:
     )
 
 
+_BRIGHTNESS: tuple[Node, ...] = (
+    # Both embedding tensors take part: plane + levels / 100 is twice the brightness.
+    ("Cast", ["levels"], ["levels_float"], {"to": TensorProto.FLOAT}),
+    ("Mul", ["levels_float", "hundredth"], ["brightness"]),
+    ("Add", ["plane", "brightness"], ["twice"]),
+    ("Sub", ["twice", "one"], ["contrast"]),
+    ("Mul", ["contrast", "ten"], ["raw"]),
+)
+
 _INSIDE: tuple[Node, ...] = (
     ("Split", ["boxes"], ["left", "top", "right", "bottom"], {"axis": 1}),
     *(
@@ -70,12 +79,7 @@ _INSIDE: tuple[Node, ...] = (
     ("And", ["after_left", "before_right"], ["inside_x"]),
     ("And", ["after_top", "before_bottom"], ["inside_y"]),
     ("And", ["inside_x", "inside_y"], ["inside"]),
-    # Both embedding tensors take part: plane + levels / 100 is twice the brightness.
-    ("Cast", ["levels"], ["levels_float"], {"to": TensorProto.FLOAT}),
-    ("Mul", ["levels_float", "hundredth"], ["brightness"]),
-    ("Add", ["plane", "brightness"], ["twice"]),
-    ("Sub", ["twice", "one"], ["contrast"]),
-    ("Mul", ["contrast", "ten"], ["raw"]),
+    *_BRIGHTNESS,
     ("Where", ["inside", "raw", "outside"], ["boxed"]),
 )
 
@@ -148,17 +152,22 @@ _EMBEDDING = (
 
 @dataclass(frozen=True)
 class Tail:
-    """What a decoder of boxes does last: nodes from ``boxed`` to ``low_res_logits``, further inputs and constants."""
+    """What a decoder does last: nodes from ``boxed`` to ``low_res_logits``, further inputs and constants.
+
+    Without `boxes` it takes none, and ``raw`` holds the logits of the whole image.
+    """
 
     nodes: tuple[Node, ...] = (("Identity", ["boxed"], ["low_res_logits"]),)
     inputs: tuple[TensorSpec, ...] = ()
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    boxes: bool = True
 
 
 def _decoder(*, clicks: bool, tail: Tail) -> Graph:
-    nodes = (*_INSIDE, *_FULL) if clicks else (*_INSIDE, *tail.nodes)
+    boxed = _INSIDE if tail.boxes else _BRIGHTNESS
+    nodes = (*_INSIDE, *_FULL) if clicks else (*boxed, *tail.nodes)
     used = {name for _, inputs, *_ in nodes for name in inputs}
-    inputs: tuple[TensorSpec, ...] = _EMBEDDING + tail.inputs
+    inputs: tuple[TensorSpec, ...] = _EMBEDDING[: 2 + tail.boxes] + tail.inputs
     outputs: tuple[TensorSpec, ...] = (TensorSpec("low_res_logits", "float32", (None, 1 + clicks, SIDE, SIDE)),)
     if clicks:
         inputs += (

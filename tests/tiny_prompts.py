@@ -23,6 +23,18 @@ def modality_bundle(folder: Path, *, use: str = "required") -> Path:
     return tiny_bundle(folder, tail=tail, **facts)
 
 
+def finding_bundle(folder: Path, **changes: Any) -> Path:
+    """Finds what is bright in CT and nothing in MR, without a prompt; a box limits the mask."""
+    tail = Tail(
+        nodes=(("Gather", ["shifts", "modality"], ["shift"]), ("Add", ["raw", "shift"], ["low_res_logits"])),
+        inputs=(TensorSpec("modality", "int64", (1,)),),
+        constants={"shifts": np.array([0, -20], np.float32)},
+        boxes=False,
+    )
+    prompts = {"box": {"use": "limits_mask"}, "modality": "required"}
+    return tiny_bundle(folder, tail=tail, **{"prompts": prompts, "modalities": ["CT", "MR"], **changes})
+
+
 def drawing_bundle(folder: Path, **changes: Any) -> Path:
     """Paints what it is given: discs at positive points and the stroke; both come from the box where none are given."""
     tail = Tail(

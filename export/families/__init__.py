@@ -30,6 +30,7 @@ FAMILIES = (
     "daft",
     "rep_medsam",
     "swin_litemedsam",
+    "esp_medsam",
 )
 """Names of all families; each is a module of this package with a constant `FAMILY`."""
 

@@ -31,6 +31,8 @@ __all__ = [
     "box_graphs",
     "paint",
     "quadruple",
+    "upscaled",
+    "upscaling",
 ]
 
 
@@ -275,13 +277,7 @@ class MaskDecoder(nn.Module):
         self.transformer = TwoWayTransformer(width, depth=depth, heads=heads, hidden=hidden, eps=eps)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(masks, width)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
-            LayerNorm2d(width // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
-            nn.GELU(),
-        )
+        self.output_upscaling = upscaling(width)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(width, width, width // 8, 3) for _ in range(masks))
         self.iou_prediction_head = MLP(width, 256, masks, 3)
 
@@ -292,19 +288,32 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
         tokens, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
         scores: Tensor = self.iou_prediction_head(tokens[:, 0])[:, :1]
-        return self._paint(pixels, self.output_hypernetworks_mlps[0](tokens[:, 1]), size), scores
+        return paint(
+            upscaled(self.output_upscaling, pixels), self.output_hypernetworks_mlps[0](tokens[:, 1]), size
+        ), scores
 
-    def _paint(self, pixels: Tensor, weights: Tensor, size: torch.Size) -> Tensor:
-        """Upscale pixels (N, h * w, C) four times and weigh their channels (N, C / 8) -> (N, 1, 4h, 4w).
 
-        A transposed convolution with stride 2 and kernel 2 is a linear layer that makes four pixels of each. Only the
-        last, one-channel map is put into the order of rows and columns.
-        """
-        coarse, norm, _, fine, _ = self.output_upscaling
-        assert isinstance(norm, LayerNorm2d)
-        x = functional.gelu(norm.along_last(quadruple(coarse, pixels)))
-        x = functional.gelu(quadruple(fine, x))
-        return paint(x, weights, size)
+def upscaling(width: int) -> nn.Sequential:
+    """SAM's way from the embedding's width and size to an eighth of the one and four times the other."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(width, width // 4, 2, stride=2),
+        LayerNorm2d(width // 4),
+        nn.GELU(),
+        nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
+        nn.GELU(),
+    )
+
+
+def upscaled(layers: nn.Sequential, pixels: Tensor) -> Tensor:
+    """Apply `upscaling` to pixels (N, P, C) -> (N, 16 P, C / 8), in the order in which `paint` takes them.
+
+    A transposed convolution with stride 2 and kernel 2 is a linear layer that makes four pixels of each. Only the
+    last, one-channel map is put into the order of rows and columns.
+    """
+    coarse, norm, _, fine, _ = layers
+    assert isinstance(norm, LayerNorm2d)
+    x = functional.gelu(norm.along_last(quadruple(coarse, pixels)))
+    return functional.gelu(quadruple(fine, x))
 
 
 def paint(x: Tensor, weights: Tensor, size: torch.Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""TinyViT without a stem that shrinks, as LiteMedSAM and its successors use it as image encoder.
+"""TinyViT as LiteMedSAM, its successors and ESP-MedSAM use it as image encoder.
 
 Parameter names are those of the published checkpoints. Knows torch only.
 
@@ -7,6 +7,7 @@ References: Wu et al., TinyViT: Fast Pretraining Distillation for Small Vision T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +16,15 @@ from torch.nn import functional
 
 from export.families._sam import LayerNorm2d
 
-__all__ = ["ConvBn", "PatchEmbed", "TinyVit", "TinyVitSize", "neck"]
+__all__ = ["Attention", "Block", "ConvBn", "Mlp", "PatchEmbed", "TinyVit", "TinyVitSize", "neck"]
 
 
 @dataclass(frozen=True)
 class TinyVitSize:
-    """Widths, depths, heads and window sides of the four stages, and how far each merge into the next shrinks."""
+    """Widths, depths, heads and window sides of the four stages, and how far each merge into the next shrinks.
+
+    `stem` is how far each of the first two convolutions shrinks: 1, as LiteMedSAM changed it, or 2.
+    """
 
     widths: tuple[int, int, int, int] = (64, 128, 160, 320)
     depths: tuple[int, int, int, int] = (2, 2, 6, 2)
@@ -28,6 +32,7 @@ class TinyVitSize:
     windows: tuple[int, int, int, int] = (7, 7, 14, 7)
     strides: tuple[int, int, int] = (2, 2, 1)
     outputs: int = 256
+    stem: int = 1
 
 
 class ConvBn(nn.Module):
@@ -45,11 +50,16 @@ class ConvBn(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Two 1x1 convolutions: the first stage keeps the full resolution."""
+    """Two convolutions: of 1x1 where the first stage keeps the full resolution, of 3x3 where each shrinks it."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.seq = nn.Sequential(ConvBn(inputs, outputs // 2), nn.GELU(), ConvBn(outputs // 2, outputs))
+        kernel = 1 if stride == 1 else 3
+        self.seq = nn.Sequential(
+            ConvBn(inputs, outputs // 2, kernel, stride=stride),
+            nn.GELU(),
+            ConvBn(outputs // 2, outputs, kernel, stride=stride),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed every pixel."""
@@ -86,7 +96,7 @@ class _Merge(nn.Module):
         return output
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Attention inside a window, with a learned bias for every offset between two pixels."""
 
     offsets: Tensor
@@ -118,13 +128,18 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend inside B windows of T pixels, (B, T, C) -> (B, T, C)."""
         x = self.norm(x)
-        q, k, v = self._project(x, 0, self.scale), self._project(x, 1), self._project(x, 2)
-        weights = torch.softmax(q @ k.transpose(-1, -2) + self.attention_biases[:, self.offsets], dim=-1)
-        output: Tensor = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        seen = self.attend(self._project(x, 0, self.scale), self._project(x, 1), self._project(x, 2))
+        output: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
         return output
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Let scaled queries look at keys and values, each (B, heads, T, D) -> (B, heads, T, D)."""
+        return torch.softmax(q @ k.transpose(-1, -2) + self.attention_biases[:, self.offsets], dim=-1) @ v
 
-class _Mlp(nn.Module):
+
+class Mlp(nn.Module):
+    """Normalisation and two linear layers with GELU between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
@@ -132,18 +147,19 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Feed forward, (B, T, C) -> (B, T, C)."""
         output: Tensor = self.fc2(functional.gelu(self.fc1(self.norm(x))))
         return output
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Window attention, a depthwise convolution and a feed-forward layer."""
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.window = window
-        self.attn = _Attention(width, heads, window)
-        self.mlp = _Mlp(width)
+        self.attn = Attention(width, heads, window)
+        self.mlp = Mlp(width)
         self.local_conv = ConvBn(width, width, 3, groups=width)
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -167,8 +183,13 @@ class _Block(nn.Module):
         x = torch.unflatten(x.flatten(2).transpose(1, 2), 1, size)
         x = (x + self._attend(x)).flatten(1, 2)
         x = self.local_conv(torch.unflatten(x.transpose(1, 2), 2, size)).flatten(2).transpose(1, 2)
-        x = x + self.mlp(x)
+        x = x + self.feed(x)
         return torch.unflatten(x.transpose(1, 2), 2, size)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """Give what the feed-forward layer adds to pixels (1, H * W, C)."""
+        output: Tensor = self.mlp(x)
+        return output
 
 
 class _Stage(nn.Module):
@@ -197,12 +218,12 @@ def neck(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class TinyVit(nn.Module):
-    """Image (1, 3, S, S) -> embedding (1, 256, S / 4, S / 4)."""
+    """Image (1, 3, S, S) -> embedding (1, 256, S / 4, S / 4), or of a quarter of that side where the stem shrinks."""
 
-    def __init__(self, size: TinyVitSize | None = None) -> None:
+    def __init__(self, size: TinyVitSize | None = None, block: Callable[[int, int, int], nn.Module] = Block) -> None:
         super().__init__()
         size = size or TinyVitSize()
-        self.patch_embed = PatchEmbed(3, size.widths[0])
+        self.patch_embed = PatchEmbed(3, size.widths[0], size.stem)
         merges = [
             _Merge(inputs, outputs, stride)
             for inputs, outputs, stride in zip(size.widths[:-1], size.widths[1:], size.strides, strict=True)
@@ -210,7 +231,7 @@ class TinyVit(nn.Module):
         stages = []
         for index, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
             blocks: list[nn.Module] = [
-                _MbConv(width) if index == 0 else _Block(width, size.heads[index], size.windows[index])
+                _MbConv(width) if index == 0 else block(width, size.heads[index], size.windows[index])
                 for _ in range(depth)
             ]
             stages.append(_Stage(blocks, merges[index] if index < len(merges) else nn.Identity()))

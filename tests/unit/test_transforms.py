@@ -169,11 +169,14 @@ CROP = {
     [
         ({"input": {"size": [256, 320]}}, r"input.size that is not square with the longest-side rule"),
         ({"input": {"spectrum": "spectrum"}}, r"input.spectrum"),
-        ({"prompts": {"box": None}}, r"prompts.box other than required or optional"),
-        ({"prompts": {"box": {"use": "limits_mask"}}}, r"prompts.box other than required or optional"),
         (
             {"prompts": {"box": {"use": "optional"}, "crops": [CROP]}},
             r"prompts.crops without a required box",
+        ),
+        ({"prompts": {"box": None, "points": {}}}, r"prompts.points or prompts.mask without boxes for the decoder"),
+        (
+            {"prompts": {"box": {"use": "limits_mask"}, "mask": {"kind": "logits", "size": [64, 64]}}},
+            r"prompts.points or prompts.mask without boxes for the decoder",
         ),
         ({"output": {"implicit": True}}, r"output.implicit"),
     ],
@@ -199,6 +202,8 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         {"prompts": {"modality": "required"}, "modalities": ["CT"]},
         {"prompts": {"points": {"derived": "box_quarters"}}},
         {"prompts": {"crops": [CROP], "vectors": {"content": 8}}},
+        {"prompts": {"box": None}},
+        {"prompts": {"box": {"use": "limits_mask"}, "modality": "required"}, "modalities": ["CT"]},
         {"prompts": {"mask": {"kind": "scribble", "size": [64, 64], "derived": "box_stroke"}}},
     ],
 )

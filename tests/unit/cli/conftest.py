@@ -8,18 +8,19 @@ import pytest
 from command_line import Finished, Runner, scene_file
 from PIL import Image
 from tiny_bundle import disc, tiny_bundle
-from tiny_prompts import modality_bundle
+from tiny_prompts import finding_bundle, modality_bundle
 
 from runtime.cli import main
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the bundles `tiny` (boxes), `clicks` (boxes, points) and `modality` (boxes, modality)."""
+    """Bundles: `tiny` (boxes), `clicks` (boxes, points), `modality` (boxes, modality) and `finding` (no prompt)."""
     folder = tmp_path_factory.mktemp("models")
     tiny_bundle(folder / "tiny")
     tiny_bundle(folder / "clicks", clicks=True, name="clicks")
     modality_bundle(folder / "modality")
+    finding_bundle(folder / "finding")
     return folder
 
 

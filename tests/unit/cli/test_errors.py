@@ -38,7 +38,7 @@ def assert_refused(done: Finished, code: int, text: str) -> None:
 # Usage and prompts: 2
 
 BAD_WORDS: list[tuple[tuple[str, ...], str]] = [
-    ((), "no prompt; give --box X0,Y0,X1,Y1, --point or --prompts FILE"),
+    ((), "no prompt; give --box X0,Y0,X1,Y1, --point, --prompts FILE, or --auto if the bundle needs none"),
     (("--box",), "argument --box: expected one argument; see lite-infer --help"),
     (("--box", "1,2,3"), "box with 3 numbers: wanted 4"),
     (("--box", "1,2,3,4,5"), "box with 5 numbers"),

@@ -53,6 +53,30 @@ def test_the_modality_is_named_or_counted(run: Runner, volume_file: Path, modali
     assert labels_of(Path("out.nii")).any() == found
 
 
+@pytest.mark.parametrize("words", [("--auto",), ("--auto", "--box", SOLID), ("--box", SOLID)])
+def test_a_bundle_may_find_the_object_itself(run: Runner, volume_file: Path, words: tuple[str, ...]) -> None:
+    assert run(volume_file, *words, *WINDOW, "--bundle", "finding", "--modality", "CT", "-o", "out.nii").code == 0
+    bright = scene_pixels() >= 200
+    np.testing.assert_array_equal(labels_of(Path("out.nii")), bright & inside() if "--box" in words else bright)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--auto",), "auto: bundle 'tiny' finds nothing without a prompt; it understands box"),
+        (("--auto", "--bundle", "finding"), "no modality; bundle 'tiny' needs one of CT (0), MR (1)"),
+        (("--bundle", "finding"), "or --auto if the bundle needs none"),
+    ],
+)
+def test_auto_where_something_is_missing_is_a_usage_error(
+    run: Runner, volume_file: Path, words: tuple[str, ...], text: str
+) -> None:
+    done = run(volume_file, *words, *WINDOW)
+    assert done.code == 2
+    assert text in done.err
+    assert left_behind(volume_file.parent, volume_file) == []
+
+
 @pytest.mark.parametrize("storage", STORAGES[3::16])
 def test_voxels_of_the_file_are_voxels_of_the_label_map(run: Runner, tmp_path: Path, storage: Any) -> None:
     file = scene_file(tmp_path / "stored.nii", storage)

@@ -6,25 +6,25 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
-from export.families._tiny_vit import TinyVit, TinyVitSize, _Attention, _Block  # noqa: E402
+from export.families._tiny_vit import Attention, Block, TinyVit, TinyVitSize  # noqa: E402
 
 
 @pytest.fixture
-def attention() -> _Attention:
+def attention() -> Attention:
     torch.manual_seed(2)
-    layer = _Attention(12, heads=3, window=4).requires_grad_(False)
+    layer = Attention(12, heads=3, window=4).requires_grad_(False)
     torch.nn.init.normal_(layer.attention_biases)
     return layer
 
 
-def test_offsets_count_rows_and_columns_between_two_pixels_of_a_window(attention: _Attention) -> None:
+def test_offsets_count_rows_and_columns_between_two_pixels_of_a_window(attention: Attention) -> None:
     first, second = 1 * 4 + 3, 3 * 4 + 0  # row 1, column 3 and row 3, column 0
     assert attention.offsets[first, second] == 2 * 4 + 3
     assert attention.offsets[second, first] == 2 * 4 + 3
     assert (attention.offsets.diagonal() == 0).all()
 
 
-def test_one_matrix_holds_queries_keys_and_values_head_by_head(attention: _Attention) -> None:
+def test_one_matrix_holds_queries_keys_and_values_head_by_head(attention: Attention) -> None:
     x = torch.randn(2, 16, 12)
     normed = attention.norm(x)
     heads = []
@@ -39,7 +39,7 @@ def test_one_matrix_holds_queries_keys_and_values_head_by_head(attention: _Atten
 
 def test_windows_see_only_themselves_and_zeros_beyond_the_border() -> None:
     torch.manual_seed(3)
-    block = _Block(12, heads=3, window=4).eval().requires_grad_(False)
+    block = Block(12, heads=3, window=4).eval().requires_grad_(False)
     x = torch.randn(1, 6, 10, 12)
     whole = block._attend(x)
     corner = torch.zeros(1, 4, 4, 12)

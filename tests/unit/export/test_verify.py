@@ -201,7 +201,9 @@ def test_a_folder_without_goldens_is_refused(bundle: Path, tmp_path: Path) -> No
 
 def test_goldens_that_lack_arrays_are_refused(bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "case_0.npz", image=np.zeros((4, 4, 3), np.uint8), boxes=np.zeros((1, 4)))
-    with pytest.raises(BundleError, match=r"case_0\.npz lacks embedding_sample, prompt_boxes"):
+    with pytest.raises(
+        BundleError, match=r"case_0\.npz lacks embedding_sample, low_res_logits, mask, prompt_boxes, iou"
+    ):
         list(verify(bundle, tmp_path, backends=()))
 
 
