@@ -20,10 +20,10 @@ class ModelConfig:
     """Widths and depths of encoder and decoder."""
 
     input_size: int = 256
-    widths: tuple[int, ...] = (16, 32, 64, 128, 192)  # stem, strides 4, 8, 16, 32
-    blocks: tuple[int, ...] = (0, 1, 2, 3, 2)
+    widths: tuple[int, ...] = (24, 48, 96, 160, 256)  # stem, strides 4, 8, 16, 32
+    blocks: tuple[int, ...] = (0, 2, 3, 4, 2)
     embedding: tuple[int, int, int] = (32, 64, 96)  # strides 4, 8, 16
-    candidates: int = 1
+    candidates: int = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class TrainConfig:
     ema: float = 0.998
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
+    point_share: float = 0.1  # prompts that are a click in a box of about any size
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together

@@ -31,15 +31,25 @@ class Example:
     boxes: NDArray[np.float32]  # (P, 4)
     neighbours: NDArray[np.uint8]  # (P, S, S), 0 or 1
     has_neighbour: NDArray[np.bool_]  # (P,)
+    clicks: NDArray[np.float32]  # (P, 2) x and y
+    has_click: NDArray[np.bool_]  # (P,)
 
 
-def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, neighbour_share: float = 0.25) -> Example:
+def make_example(
+    seed: int,
+    index: int,
+    *,
+    size: int = 256,
+    prompts: int = 4,
+    neighbour_share: float = 0.25,
+    point_share: float = 0.1,
+) -> Example:
     """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
     rng = np.random.default_rng([seed, index])
     drawn: list[Prompt] = []
     while len(drawn) < prompts:
         scene = make_scene(rng, size)
-        found = [make_prompt(scene, rng, neighbour_share) for _ in range(prompts)]
+        found = [make_prompt(scene, rng, neighbour_share, point_share) for _ in range(prompts)]
         drawn = [prompt for prompt in found if prompt is not None]
         if drawn:
             drawn = (drawn * prompts)[:prompts]
@@ -48,16 +58,21 @@ def make_example(seed: int, index: int, *, size: int = 256, prompts: int = 4, ne
     pixels = np.zeros((3, size, size), np.uint8)
     pixels[:, :height, :width] = image.transpose(2, 0, 1)
     masks = np.zeros((2, prompts, size, size), np.uint8)
+    clicks = np.zeros((prompts, 2), np.float32)
     for slot, prompt in enumerate(drawn):
         masks[0, slot, :height, :width] = prompt.target
         if prompt.neighbour is not None:
             masks[1, slot, :height, :width] = prompt.neighbour
+        if prompt.click is not None:
+            clicks[slot] = prompt.click
     return Example(
         pixels,
         masks[0],
         np.stack([prompt.box for prompt in drawn]),
         masks[1],
         np.array([prompt.neighbour is not None for prompt in drawn]),
+        clicks,
+        np.array([prompt.click is not None for prompt in drawn]),
     )
 
 
@@ -76,7 +91,12 @@ class Examples:
         if is_rollout(config, index // config.batch):
             return make_sequence(config.seed, index, slices=config.slices, size=size, objects=config.sequence_objects)
         return make_example(
-            config.seed, index, size=size, prompts=config.prompts, neighbour_share=config.neighbour_share
+            config.seed,
+            index,
+            size=size,
+            prompts=config.prompts,
+            neighbour_share=config.neighbour_share,
+            point_share=config.point_share,
         )
 
 

@@ -18,7 +18,7 @@ OUTSIDE = -12.0  # logit outside the window
 _GRIDS = (64, 32, 16)  # window grids of strides 4, 8, 16
 _IMAGE_GRID = 128
 _CLICK_SIGMA = 0.08  # in window half-sizes
-_PROMPT_CHANNELS = 9
+_PROMPT_CHANNELS = 10
 
 
 class ConvBnRelu(nn.Module):
@@ -32,7 +32,7 @@ class ConvBnRelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class Block(nn.Module):
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        return F.relu(self.norm(self.conv(x)) + x)
+        return F.relu(self.norm(self.conv(x)).add_(x), inplace=True)
 
 
 class Encoder(nn.Module):
@@ -122,7 +122,11 @@ class PromptTensors(nn.Module):
         return torch.cat([u, v], 3), (inside[:, None, :, 0] * inside[:, :, None, 1])[:, None]
 
     def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> Tensor:
-        """Nine prompt channels (N, 9, 64, 64): inside, x, y, ellipse, two log sizes, mask, clicks + and -."""
+        """Ten prompt channels (N, 10, 64, 64): inside, x, y, ellipse, two log sizes, two masks, clicks + and -.
+
+        ``has_mask`` (N,) says whose ``masks`` are: 0 nobody's, 1 an earlier answer on this image, 2 the answer on the
+        neighbouring slice. The first is right but for its errors, the second is a hint; each has its own channel.
+        """
         centre, half_box, half = self.window(boxes)
         lattice = self._lattice(_GRIDS[0])
         offset = half[:, :, None, None] * lattice  # (N, 2, 64, 64) pixels from the centre
@@ -134,14 +138,17 @@ class PromptTensors(nn.Module):
         sizes = torch.log(reach * (1 / 32.0)) + lattice * 0.0
         grid = self.grid(_GRIDS[0], centre, half)
         earlier = F.grid_sample(masks, grid, padding_mode="border", align_corners=False)
-        earlier = torch.tanh(earlier * 0.5) * has_mask[:, None, None, None]
+        earlier = torch.tanh(earlier * 0.5)
+        flag = has_mask[:, None, None, None]
+        own = earlier * ((flag > 0.5) & (flag < 1.5)).to(earlier.dtype)
+        neighbour = earlier * (flag > 1.5).to(earlier.dtype)
         where = (points - centre[:, None, :]) / half[:, None, :]  # (N, P, 2)
         axis = lattice[0, 0]  # cell centres, the same for rows and columns
         near = torch.exp((where[:, :, None, :] - axis[None, None, :, None]) ** 2 * (-0.5 / _CLICK_SIGMA**2))
         spots = near[:, :, None, :, 0] * near[:, :, :, None, 1]  # (N, P, 64, 64)
         positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
         negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
-        return torch.cat([inside, relative, ellipse, sizes, earlier, positive, negative], 1)
+        return torch.cat([inside, relative, ellipse, sizes, own, neighbour, positive, negative], 1)
 
 
 class Decoder(nn.Module):
@@ -170,8 +177,9 @@ class Decoder(nn.Module):
         batch, channels = level.shape[0], level.shape[1]
         grid = self.geometry.grid(cells, centre, half).reshape(batch, -1, cells, 2)  # windows under each other
         windows = F.grid_sample(level.float(), grid, padding_mode="zeros", align_corners=False)
-        windows = windows.reshape(batch, channels, -1, cells, cells).transpose(1, 2)
-        return windows.reshape(-1, channels, cells, cells)
+        windows = windows.reshape(batch, channels, -1, cells, cells).permute(0, 2, 3, 4, 1)
+        windows = windows.to(level.dtype).reshape(-1, cells, cells, channels)  # one copy for the type and the order
+        return windows.permute(0, 3, 1, 2)
 
     def forward(
         self, levels: tuple[Tensor, Tensor, Tensor], pixels: Tensor, boxes: Tensor, prompt: Tensor

@@ -37,7 +37,8 @@ class Prompt:
 
     target: Mask
     box: Box
-    neighbour: Mask | None
+    neighbour: Mask | None = None
+    click: NDArray[np.float32] | None = None  # (2,) x and y inside the target, where the box says little
 
 
 def tight_box(mask: NDArray[np.generic]) -> Box:
@@ -48,7 +49,7 @@ def tight_box(mask: NDArray[np.generic]) -> Box:
 
 
 def pick_target(scene: Scene, rng: np.random.Generator) -> Mask | None:
-    """Draw a label with weight area^0.4 (70 % with what lies inside it), usually one of its components."""
+    """Draw a label with weight area^0.3 (70 % with what lies inside it), usually one of its components."""
     picked = pick_labels(scene, rng)
     return None if picked is None else picked[1]
 
@@ -62,7 +63,7 @@ def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint
     areas[areas > 0.8 * labels.size] = 0
     if not areas.any():
         return None
-    weight = areas**0.4
+    weight = areas**0.3
     chosen = int(rng.choice(len(weight), p=weight / weight.sum()))
     table = np.zeros(256, np.uint8)
     table[chosen] = 1
@@ -81,11 +82,11 @@ def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint
 
 
 def jitter_box(box: Box, rng: np.random.Generator) -> Box:
-    """A user's box: 25 % tight, 45 % mostly too large by up to 8 px, 30 % off by 5 % of the size."""
+    """A user's box: 30 % tight, 40 % mostly too large by up to 8 px, 30 % off by 5 % of the size."""
     kind = rng.uniform()
     size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1])
     outward = np.array([-1, -1, 1, 1], np.float32)
-    if kind < 0.25:
+    if kind < 0.30:
         return box
     if kind < 0.70:
         loose = rng.uniform(0, min(8.0, 1 + 0.35 * float(size.min())))
@@ -144,9 +145,16 @@ def _ghost(scene: Scene, rng: np.random.Generator) -> Mask | None:
     return None
 
 
-def make_prompt(scene: Scene, rng: np.random.Generator, neighbour_share: float) -> Prompt | None:
-    """One target with its box; with ``neighbour_share`` the box and a mask come from a neighbouring slice."""
-    as_neighbour = rng.uniform() < neighbour_share
+def make_prompt(
+    scene: Scene, rng: np.random.Generator, neighbour_share: float, point_share: float = 0.0
+) -> Prompt | None:
+    """One target with its box.
+
+    With ``neighbour_share`` the box and a mask come from a neighbouring slice; with ``point_share`` the target is
+    clicked at, and the box is around the click and of any size.
+    """
+    kind = rng.uniform()
+    as_neighbour = kind < neighbour_share
     if as_neighbour and rng.uniform() < 0.12:
         ghost = _ghost(scene, rng)
         if ghost is not None:
@@ -158,7 +166,21 @@ def make_prompt(scene: Scene, rng: np.random.Generator, neighbour_share: float) 
         neighbour = neighbour_mask(target, rng)
         if int(neighbour.sum()) >= 4:
             return Prompt(target, _grown(tight_box(neighbour), rng), neighbour)
-    return Prompt(target, jitter_box(tight_box(target), rng), None)
+    elif kind < neighbour_share + point_share:
+        return _point_prompt(target, rng)
+    return Prompt(target, jitter_box(tight_box(target), rng))
+
+
+def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:
+    """A click, rather inside than at the edge, in the middle of a box that is at most roughly of the target's size."""
+    depth = cv2.distanceTransform(cv2.copyMakeBorder(target, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), cv2.DIST_L2, 3)
+    weight = depth[1:-1, 1:-1].ravel().astype(np.float64)
+    row, column = np.unravel_index(int(rng.choice(weight.size, p=weight / weight.sum())), target.shape)
+    click = np.array([column, row], np.float32)
+    box = tight_box(target)
+    side = float(max(box[2] - box[0], box[3] - box[1]) + 1) * float(np.exp(rng.uniform(np.log(0.8), np.log(3.2))))
+    half = 0.5 * side * np.exp(rng.normal(0, 0.15, 2))
+    return Prompt(target, np.concatenate([click - half, click + half]).astype(np.float32), click=click)
 
 
 def _grown(box: Box, rng: np.random.Generator) -> Box:

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from export.pretrain.dataset import Example
 from export.pretrain.loss import segmentation_loss
 from export.pretrain.model import Network
 from export.pretrain.prompts import tight_box
 from export.pretrain.sequences import Sequence
-from export.pretrain.step import Batch, StepResult, collate_images
+from export.pretrain.step import NEIGHBOUR, Batch, StepResult, collate_images, window_target
 
 __all__ = ["SequenceBatch", "collate", "rollout_loss"]
 
@@ -91,21 +90,19 @@ def rollout_loss(
         here = slice(t * images, (t + 1) * images)
         prompt = decoder.geometry.channels(boxes, points, labels, masks, has_mask)
         logits, scores = decoder((levels[0][here], levels[1][here], levels[2][here]), batch.pixels[t], boxes, prompt)
-        centre, _, half = decoder.geometry.window(boxes)
-        target = F.grid_sample(
-            batch.targets[t], decoder.geometry.grid(logits.shape[-1], centre, half), align_corners=False
-        )
+        target = window_target(decoder, batch.targets[t], boxes, logits.shape[-1])
         present = batch.targets[max(t - 1, 0) : t + 1].amax((0, 2, 3, 4)) > 0
-        reachable = (target.amax((1, 2, 3)) > 0.5) | (batch.targets[t].amax((1, 2, 3)) == 0)
+        reachable = (target.inside.amax((1, 2, 3)) > 0.5) | (batch.targets[t].amax((1, 2, 3)) == 0)
         weight = (present & reachable).float()
-        parts = segmentation_loss(logits, scores, target, score_weight, weight)
+        parts = segmentation_loss(logits, scores, target.inside, target.missed, score_weight, weight)
         losses.append(parts.total)
         if t:
             dice.append(parts.dice[weight > 0])
         with torch.no_grad():
-            masks = decoder.paste(logits.detach(), boxes)[:, :1]
+            chosen = logits.detach()[torch.arange(count), scores.argmax(1)][:, None]
+            masks = decoder.paste(chosen, boxes)
             answers = (masks[:, 0] > 0).cpu().numpy()
             boxes = torch.from_numpy(_next_boxes(answers, boxes.cpu().numpy(), batch.limits, margins)).to(device)
-            has_mask = torch.from_numpy(answers.any((1, 2)).astype(np.float32)).to(device)
+            has_mask = torch.from_numpy(answers.any((1, 2)).astype(np.float32) * np.float32(NEIGHBOUR)).to(device)
     every = torch.cat(dice).detach().cpu().numpy().astype(np.float32)
     return StepResult(torch.stack(losses).mean(), every, np.full(len(every), _KIND))

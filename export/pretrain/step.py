@@ -15,12 +15,23 @@ from torch.nn import functional as F
 
 from export.pretrain.dataset import Example
 from export.pretrain.loss import segmentation_loss
-from export.pretrain.model import Network
+from export.pretrain.model import Decoder, Network
 from export.pretrain.prompts import error_click
 
-__all__ = ["MASK_LOGIT", "Batch", "StepResult", "collate_images", "training_loss"]
+__all__ = [
+    "MASK_LOGIT",
+    "NEIGHBOUR",
+    "OWN",
+    "Batch",
+    "StepResult",
+    "WindowTarget",
+    "collate_images",
+    "training_loss",
+    "window_target",
+]
 
 MASK_LOGIT = 8.0  # a binary mask becomes a prompt of +-8
+OWN, NEIGHBOUR = 1.0, 2.0  # whose the earlier mask is (see ``PromptTensors.channels``)
 _MAX_CLICKS = 4
 
 
@@ -33,6 +44,8 @@ class Batch:
     boxes: Tensor  # (N, 4)
     neighbours: Tensor  # (N, 1, S, S) logits of +-8
     has_neighbour: Tensor  # (N,) float
+    points: Tensor  # (N, 1, 2) float
+    point_labels: Tensor  # (N, 1) float, 1 or -1
 
     def to(self, device: torch.device) -> Batch:
         """Copy on a device."""
@@ -59,7 +72,27 @@ def collate_images(examples: list[Example]) -> Batch:
         torch.from_numpy(np.concatenate([e.boxes for e in examples])),
         neighbours.float() * (2 * MASK_LOGIT) - MASK_LOGIT,
         torch.from_numpy(np.concatenate([e.has_neighbour for e in examples])).float(),
+        torch.from_numpy(np.concatenate([e.clicks for e in examples]))[:, None],
+        torch.from_numpy(np.concatenate([e.has_click for e in examples])).float()[:, None] * 2 - 1,
     )
+
+
+@dataclass(frozen=True)
+class WindowTarget:
+    """What is wanted on the window's grid (N, 1, G, G), and how much of it lies outside, in cells (N,)."""
+
+    inside: Tensor
+    missed: Tensor
+
+
+def window_target(decoder: Decoder, targets: Tensor, boxes: Tensor, cells: int) -> WindowTarget:
+    """Targets (N, 1, S, S) as seen through the windows of N boxes."""
+    centre, _, half = decoder.geometry.window(boxes)
+    inside = F.grid_sample(targets, decoder.geometry.grid(cells, centre, half), align_corners=False)
+    cell_area = (2.0 / cells) ** 2 * half.prod(1)
+    whole = targets.sum((1, 2, 3)) / cell_area
+    missed = whole - inside.sum((1, 2, 3))
+    return WindowTarget(inside, missed * (missed > 0.03 * whole))  # less is the error of sampling
 
 
 def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -87,27 +120,26 @@ def training_loss(
     decoder = network.decoder
     count = batch.boxes.shape[0]
     levels = network.encoder(batch.pixels)
-    points = torch.zeros(count, 1, 2, device=batch.boxes.device)
-    labels = torch.full((count, 1), -1.0, device=batch.boxes.device)
-    masks, has_mask = batch.neighbours, batch.has_neighbour
-    kind = has_mask.cpu().numpy().astype(np.int64)
+    points, labels = batch.points, batch.point_labels
+    masks, has_mask = batch.neighbours, batch.has_neighbour * NEIGHBOUR
+    kind = batch.has_neighbour.cpu().numpy().astype(np.int64)
     if refine:
         with torch.no_grad():
             prompt = decoder.geometry.channels(batch.boxes, points, labels, masks, has_mask)
             detached = (levels[0].detach(), levels[1].detach(), levels[2].detach())
-            first, _ = decoder(detached, batch.pixels, batch.boxes, prompt)
-            masks = decoder.paste(first, batch.boxes)[:, :1]
+            first, first_scores = decoder(detached, batch.pixels, batch.boxes, prompt)
+            chosen = first_scores.argmax(1)
+            masks = decoder.paste(first[torch.arange(count), chosen][:, None], batch.boxes)
         answers = (masks[:, 0] > 0).cpu().numpy()
-        points, labels = _clicks(answers, batch.targets[:, 0].cpu().numpy() > 0.5, rng)
-        clicked = labels[:, 0].numpy() >= 0
+        corrections, signs = _clicks(answers, batch.targets[:, 0].cpu().numpy() > 0.5, rng)
+        clicked = signs[:, 0].numpy() >= 0
         with_mask = ~clicked | (rng.uniform(size=count) < 0.6)
-        has_mask = torch.from_numpy(with_mask.astype(np.float32)).to(batch.boxes.device)
-        points, labels = points.to(batch.boxes.device), labels.to(batch.boxes.device)
+        has_mask = torch.from_numpy(with_mask.astype(np.float32) * np.float32(OWN)).to(batch.boxes.device)
+        points = torch.cat([points, corrections.to(points.device)], 1)
+        labels = torch.cat([labels, signs.to(labels.device)], 1)
         kind = np.full(count, 2)
     prompt = decoder.geometry.channels(batch.boxes, points, labels, masks, has_mask)
     logits, scores = decoder(levels, batch.pixels, batch.boxes, prompt)
-    centre, _, half = decoder.geometry.window(batch.boxes)
-    grid = decoder.geometry.grid(logits.shape[-1], centre, half)
-    target = F.grid_sample(batch.targets, grid, align_corners=False)
-    parts = segmentation_loss(logits, scores, target, score_weight)
+    target = window_target(decoder, batch.targets, batch.boxes, logits.shape[-1])
+    parts = segmentation_loss(logits, scores, target.inside, target.missed, score_weight)
     return StepResult(parts.total, parts.dice.detach().cpu().numpy().astype(np.float32), kind)
