@@ -45,6 +45,7 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("modalities: empty, though prompts.modality asks for one of them")
     if manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits" and manifest.prompts.mask.derived:
         found.append("prompts.mask.derived: belongs to kind scribble")
+    found += _of_points(manifest)
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
@@ -54,6 +55,19 @@ def contradictions(manifest: Manifest) -> list[str]:
             if crop.graph is not None and crop.graph not in graph_set.extra:
                 found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
     return found
+
+
+def _of_points(manifest: Manifest) -> list[str]:
+    points, mask = manifest.prompts.points, manifest.prompts.mask
+    if points is None or not points.box_sides:
+        return []
+    if manifest.prompts.box is None or manifest.prompts.box.use != "optional" or points.requires_box:
+        return ["prompts.points.box_sides: belongs to an optional box and points that do without one"]
+    if not manifest.output.scores:
+        return ["prompts.points.box_sides: the best box is found by output.scores; wanted true"]
+    if mask is None or mask.kind != "logits":
+        return ["prompts.points.box_sides: wanted a decoder that takes masks of kind logits"]
+    return []
 
 
 def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:

@@ -5,14 +5,15 @@ Follows ``docs/bundle-format.md``, sections 5 and 7. Pure functions of a manifes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InferenceError
-from runtime.manifest import Crop, Manifest
+from runtime.manifest import Crop, Manifest, Output
 from runtime.transforms import Frame, masks_from_logits
 from runtime.types import Prediction
 
@@ -62,14 +63,14 @@ def crop_vectors(outputs: Mapping[str, NDArray[Any]], crop: Crop, count: int) ->
     return found
 
 
-def prediction(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], frame: Frame) -> Prediction:
-    """Masks and scores from the decoder's outputs, candidates sorted best first."""
+def prediction(manifest: Manifest, runs: Sequence[Mapping[str, NDArray[Any]]], frame: Frame) -> Prediction:
+    """Masks and scores from the decoder's outputs, candidates sorted best first; of several runs the best ones."""
     spec = manifest.output
-    logits = _output(outputs, "low_res_logits", (spec.candidates, *spec.low_res_size))
-    shape = logits.shape[:2]
-    scores = _output(outputs, "scores", shape[1:]) if spec.scores else np.full(shape, np.nan, np.float32)
-    if spec.scores and spec.candidates > 1:
-        order = np.argsort(-scores, axis=1, kind="stable")
+    found = [_logits_and_scores(spec, outputs) for outputs in runs]
+    logits, scores = found[0] if len(found) == 1 else map(partial(np.concatenate, axis=1), zip(*found, strict=True))
+    shape = (logits.shape[0], spec.candidates)
+    if spec.scores and scores.shape[1] > 1:
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : spec.candidates]
         scores = np.take_along_axis(scores, order, axis=1)
         logits = np.take_along_axis(logits, order[:, :, np.newaxis, np.newaxis], axis=1)
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
@@ -86,14 +87,24 @@ def prediction(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], frame: F
     )
 
 
+def _logits_and_scores(
+    spec: Output, outputs: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    logits = _output(outputs, "low_res_logits", (spec.candidates, *spec.low_res_size))
+    shape = logits.shape[:2]
+    return logits, _output(outputs, "scores", shape[1:]) if spec.scores else np.full(shape, np.nan, np.float32)
+
+
 def blank(manifest: Manifest, frame: Frame) -> Prediction:
     """Prediction of one prompt that finds nothing."""
     logits = np.full((1, 1, *manifest.output.low_res_size), manifest.output.threshold - 10, np.float32)
     return prediction(
         manifest,
-        {
-            "low_res_logits": logits.repeat(manifest.output.candidates, axis=1),
-            "scores": np.zeros((1, manifest.output.candidates), np.float32),
-        },
+        [
+            {
+                "low_res_logits": logits.repeat(manifest.output.candidates, axis=1),
+                "scores": np.zeros((1, manifest.output.candidates), np.float32),
+            }
+        ],
         frame,
     )

@@ -125,8 +125,9 @@ class Engine:
         for crop in self.manifest.prompts.crops:
             if crop.name not in inputs:
                 inputs[crop.name] = self._cropped(crop, embedding, boxes)
-        outputs = self.graph("decoder").run(inputs)
-        return _decoding.prediction(self.manifest, outputs, frame)
+        decoder = self.graph("decoder")
+        guesses = _prompt_arrays.box_guesses(self.manifest, inputs)
+        return _decoding.prediction(self.manifest, [decoder.run({**inputs, **guess}) for guess in guesses], frame)
 
     def _cropped(self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None) -> NDArray[np.float32]:
         """What the decoder reads of the image inside the boxes, directly or through a third graph."""

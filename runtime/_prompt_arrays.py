@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from runtime._derived import box_quarters, box_stroke
+from runtime._derived import box_quarters, box_stroke, mask_boxes, point_boxes, stroke_points
 from runtime._extra import Extra, extra_arrays
 from runtime.errors import PromptError
 from runtime.manifest import Manifest
@@ -23,6 +23,7 @@ from runtime.types import whole
 
 __all__ = [
     "Given",
+    "box_guesses",
     "check_auto",
     "check_understood",
     "cutting_boxes",
@@ -101,8 +102,10 @@ def _understood(manifest: Manifest) -> list[str]:
     """Names of the prompts that place an object."""
     prompts = manifest.prompts
     takes = [name for name in ("box", "points") if getattr(prompts, name) is not None]
-    if prompts.mask is not None:
-        takes.append("mask" if prompts.mask.kind == "logits" else "scribble")
+    if prompts.mask is not None and prompts.mask.kind == "logits":
+        takes.append("mask")
+    if prompts.points is not None or (prompts.mask is not None and prompts.mask.kind == "scribble"):
+        takes.append("scribble")
     return takes
 
 
@@ -139,41 +142,94 @@ def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, N
         msg = "points and point_labels belong together; give both"
         raise PromptError(msg)
     box_array = None if boxes is None else _checked_boxes(boxes, frame)
-    clicks = None if points is None else _numbers(points, "points")
-    labels = None if point_labels is None else _numbers(point_labels, "point_labels")
-    maps = _maps(given)
-    if clicks is not None and labels is not None:
-        if clicks.ndim != 3 or clicks.shape[2] != 2 or labels.shape != clicks.shape[:2]:
-            msg = f"points {clicks.shape} with labels {labels.shape}: wanted (N, P, 2) and (N, P)"
-            raise PromptError(msg)
-        _check_points(clicks, labels, frame)
-    sizes = {len(array) for array in (box_array, clicks, maps) if array is not None}
+    clicks = None if points is None else _checked_points(points, point_labels, frame)
+    masks = None if given.masks is None else _maps(given.masks, "masks")
+    strokes = None if given.scribbles is None else _strokes(manifest, given.scribbles)
+    sizes = {len(array) for array in (box_array, clicks and clicks[0], masks, strokes) if array is not None}
     if len(sizes) > 1:
         msg = f"boxes, points and masks for {sorted(sizes)} objects: wanted the same number of each"
         raise PromptError(msg)
     (count,) = sizes
     shared |= extra_arrays(manifest, given.extra, count)
+    if strokes is not None and not _draws(manifest):
+        clicks, strokes = _joined(clicks, stroke_points(strokes)), None
+    maps = masks if strokes is None else strokes
     return shared | _decoder_inputs(
         manifest,
         boxes=np.full((count, 4), np.nan, np.float32) if box_array is None else frame.boxes_to_input(box_array),
-        points=None if clicks is None else frame.points_to_input(clicks),
-        labels=None if labels is None else labels.astype(np.float32),
+        clicks=clicks,
         masks=None if maps is None else maps.astype(np.float32),
+        mask_flag=1,
     )
 
 
-def _maps(given: Given) -> NDArray[np.float64] | None:
-    """The masks or the scribbles of a call, (N, 1, h, w); of which kind the bundle takes is checked before."""
-    if given.scribbles is not None:
-        maps = _numbers(given.scribbles, "scribbles")
+_Clicks = tuple[NDArray[np.float32], NDArray[np.float32]]  # points (N, P, 2) in the input frame, labels (N, P)
+
+
+def _checked_points(points: ArrayLike, point_labels: ArrayLike | None, frame: Frame) -> _Clicks:
+    clicks, labels = _numbers(points, "points"), _numbers(() if point_labels is None else point_labels, "point_labels")
+    if clicks.ndim != 3 or clicks.shape[2] != 2 or labels.shape != clicks.shape[:2]:
+        msg = f"points {clicks.shape} with labels {labels.shape}: wanted (N, P, 2) and (N, P)"
+        raise PromptError(msg)
+    _check_points(clicks, labels, frame)
+    return frame.points_to_input(clicks), labels.astype(np.float32)
+
+
+def _joined(clicks: _Clicks | None, more: _Clicks) -> _Clicks:
+    """The points of both, object by object."""
+    if clicks is None:
+        return more
+    return np.concatenate([clicks[0], more[0]], axis=1), np.concatenate([clicks[1], more[1]], axis=1)
+
+
+def _maps(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    maps = _numbers(values, what)
+    return maps[:, np.newaxis] if maps.ndim == 3 else maps  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
+
+
+def _draws(manifest: Manifest) -> bool:
+    """Whether the decoder reads strokes as a map; else they become points."""
+    return manifest.prompts.mask is not None and manifest.prompts.mask.kind == "scribble"
+
+
+def _strokes(manifest: Manifest, values: ArrayLike) -> NDArray[np.float64]:
+    """Strokes (N, 1, h, w) of a call; that the bundle takes them is checked before."""
+    maps = _maps(values, "scribbles")
+    if _draws(manifest):
         if not np.isin(maps, (0, 1)).all():
             msg = "scribbles: wanted 1 on the stroke and 0 elsewhere"
             raise PromptError(msg)
-    elif given.masks is not None:
-        maps = _numbers(given.masks, "masks")
-    else:
-        return None
-    return maps[:, np.newaxis] if maps.ndim == 3 else maps  # (N, h, w), as low_res_logits are -> (N, 1, h, w)
+        return maps
+    if not np.isin(maps, (-1, 0, 1)).all():
+        msg = "scribbles: wanted 1 on strokes on the object, -1 on strokes beside it and 0 elsewhere"
+        raise PromptError(msg)
+    if maps.shape[1:] != (1, *manifest.input.size):
+        rows, columns = manifest.input.size
+        msg = f"scribbles of shape {maps.shape}: wanted (N, 1, {rows}, {columns}), in the input frame"
+        raise PromptError(msg)
+    if not maps.any(axis=(1, 2, 3)).all():
+        msg = "scribbles: an object without a stroke; draw one or leave scribbles out"
+        raise PromptError(msg)
+    return maps
+
+
+def box_guesses(manifest: Manifest, inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[np.float32]]]:
+    """Boxes to try in turn for prompts without one, where the bundle says how; else one empty change of the inputs.
+
+    An earlier mask gives its own box, else the points give one of each side.
+    """
+    rule = manifest.prompts.points
+    if rule is None or not rule.box_sides or "boxes" not in inputs or not np.isnan(inputs["boxes"]).any():
+        return [{}]
+    if inputs["has_mask"].any():
+        boxes = mask_boxes(inputs["masks"])
+        if not np.isnan(boxes).any():
+            return [{"boxes": boxes}]
+    if not (inputs["point_labels"] > 0).any(axis=1).all():
+        msg = "points without a box: at least one must lie on the object; add one with label 1, or give a box"
+        raise PromptError(msg)
+    side = max(manifest.input.size)
+    return [{"boxes": point_boxes(inputs["points"], inputs["point_labels"], share * side)} for share in rule.box_sides]
 
 
 def slice_arrays(
@@ -195,9 +251,9 @@ def slice_arrays(
     return beside | _decoder_inputs(
         manifest,
         boxes=box[np.newaxis],
-        points=prompt.points[np.newaxis] if len(prompt.points) else None,
-        labels=prompt.point_labels[np.newaxis] if len(prompt.points) else None,
+        clicks=(prompt.points[np.newaxis], prompt.point_labels[np.newaxis]) if len(prompt.points) else None,
         masks=None if logits is None else logits[np.newaxis, np.newaxis],
+        mask_flag=1 if manifest.prompts.mask is None else manifest.prompts.mask.neighbour_flag,
     )
 
 
@@ -210,19 +266,19 @@ def _decoder_inputs(
     manifest: Manifest,
     *,
     boxes: NDArray[np.float32],
-    points: NDArray[np.float32] | None,
-    labels: NDArray[np.float32] | None,
+    clicks: _Clicks | None,
     masks: NDArray[np.float32] | None,
+    mask_flag: int,
 ) -> dict[str, NDArray[Any]]:
     count = len(boxes)
     inputs: dict[str, NDArray[Any]] = {"boxes": boxes}
     has_box = not np.isnan(boxes).any()
     if manifest.prompts.points is not None:
         blank_points, blank_labels = _NO_POINT
-        if manifest.prompts.points.derived == "box_quarters" and points is None and has_box:
-            points, labels = box_quarters(boxes)
-        inputs["points"] = np.tile(blank_points, (count, 1, 1)) if points is None else points
-        inputs["point_labels"] = np.tile(blank_labels, (count, 1)) if labels is None else labels
+        if manifest.prompts.points.derived == "box_quarters" and clicks is None and has_box:
+            clicks = box_quarters(boxes)
+        blank = (np.tile(blank_points, (count, 1, 1)), np.tile(blank_labels, (count, 1)))
+        inputs["points"], inputs["point_labels"] = blank if clicks is None else clicks
     if manifest.prompts.mask is not None:
         size, kind = manifest.prompts.mask.size, manifest.prompts.mask.kind
         if masks is not None and masks.shape != (count, 1, *size):
@@ -232,7 +288,7 @@ def _decoder_inputs(
         if manifest.prompts.mask.derived == "box_stroke" and masks is None and has_box:
             masks = box_stroke(boxes, size, manifest.input.size)
         inputs["masks"] = np.zeros((count, 1, *size), np.float32) if masks is None else masks
-        inputs["has_mask"] = np.full(count, masks is not None, np.float32)
+        inputs["has_mask"] = np.full(count, 0 if masks is None else mask_flag, np.float32)
     return inputs
 
 

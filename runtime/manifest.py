@@ -124,6 +124,7 @@ class PointPrompt(_Record, frozen=True):
 
     requires_box: bool = False
     derived: Literal["box_quarters"] | None = None
+    box_sides: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(max_length=8)] = ()
 
 
 class MaskPrompt(_Record, frozen=True):
@@ -132,6 +133,7 @@ class MaskPrompt(_Record, frozen=True):
     kind: Literal["logits", "scribble"]
     size: Size
     derived: Literal["box_stroke"] | None = None
+    neighbour_flag: Literal[1, 2] = 1
 
 
 class Prompts(_Record, frozen=True):

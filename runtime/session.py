@@ -208,8 +208,10 @@ class Session:
             1 on the object, 0 beside it, -1 padding.
         masks : array-like of float32, shape (N, h, w) or (N, 1, h, w), optional
             Earlier ``low_res_logits`` of the same objects, in the input frame.
-        scribbles : array-like of 0 and 1, shape (N, h, w) or (N, 1, h, w), optional
-            Drawn strokes in the input frame, for bundles that take them; (h, w) is ``manifest.prompts.mask.size``.
+        scribbles : array-like, shape (N, h, w) or (N, 1, h, w), optional
+            Drawn strokes in the input frame, 1 on the stroke and 0 elsewhere. For a decoder that reads them as a map,
+            (h, w) is ``manifest.prompts.mask.size``; for any other that takes points they become up to twelve points,
+            -1 marks strokes beside the object, and (h, w) is ``manifest.input.size``.
         modality : str or int, optional
             What the image shows, for bundles that ask: a name of ``manifest.modalities``, in any case, or its index.
         extra : mapping of str to array-like, optional

@@ -55,6 +55,7 @@ long propagation are its weak spots. Check every mask: this is research software
 {figures}
 """
 
+_BOX_SIDES = (0.1, 0.22, 0.5)
 _FIGURES = """Mean Dice, measured in float32. No image below trained the model, but the settings of the propagation and
 the choice between training runs were made on them, so that expect somewhat less on other images:
 
@@ -102,9 +103,9 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         input=_input(config.model),
         embedding=_embedding(config.model),
         prompts=Prompts(
-            box=BoxPrompt(),
-            points=PointPrompt(requires_box=True),
-            mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2),
+            box=BoxPrompt(use="optional"),
+            points=PointPrompt(box_sides=_BOX_SIDES),
+            mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2, neighbour_flag=2),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from published import manifest
 
 from runtime import _decoding, _prompt_arrays
-from runtime.errors import InferenceError
+from runtime.errors import InferenceError, PromptError
 from runtime.manifest import Manifest
 from runtime.propagate import SlicePrompt
 from runtime.transforms import frame_of
@@ -118,6 +118,55 @@ def test_boxes_and_points_go_to_the_input_frame() -> None:
     np.testing.assert_array_equal(inputs["points"], np.float32([[[20, 24]]]))
 
 
+GUESSING = {
+    "prompts": {
+        "box": {"use": "optional"},
+        "points": {"box_sides": [0.25, 0.5]},
+        "mask": {"kind": "logits", "size": [256, 256], "neighbour_flag": 2},
+    }
+}
+
+
+def guesses(logits: NDArray[np.float32] | None = None, label: float = 1) -> list[dict[str, NDArray[np.float32]]]:
+    facts = manifest(GUESSING)
+    given = _prompt_arrays.Given(
+        points=[[[5, 6]]], point_labels=[[label]], masks=None if logits is None else logits[np.newaxis]
+    )
+    return _prompt_arrays.box_guesses(facts, _prompt_arrays.prompt_arrays(facts, frame_of(facts, SIZE), given))
+
+
+def test_points_alone_try_a_square_of_each_side_around_them() -> None:
+    found = guesses()
+    assert [guess["boxes"].tolist() for guess in found] == [[[-11.5, -7.5, 51.5, 55.5]], [[-43.5, -39.5, 83.5, 87.5]]]
+
+
+def test_an_earlier_mask_says_where_its_points_belong() -> None:
+    logits = np.full((256, 256), -9, np.float32)
+    logits[20:31, 40:51] = 9
+    assert [guess["boxes"].tolist() for guess in guesses(logits)] == [[[38, 18, 52, 32]]]
+    assert len(guesses(np.full((256, 256), -9, np.float32))) == 2, "an empty mask says nothing"
+
+
+def test_points_beside_the_object_alone_do_not_place_it() -> None:
+    with pytest.raises(PromptError, match=r"at least one must lie on the object"):
+        guesses(label=0)
+
+
+def test_given_boxes_and_bundles_that_do_without_them_leave_nothing_to_guess() -> None:
+    for facts, box in ((manifest(GUESSING), np.float32([1, 2, 3, 4])), (manifest(FULL), None)):
+        inputs = _prompt_arrays.slice_arrays(facts, SlicePrompt(box, np.float32([[3, 4]]), np.float32([1])))
+        assert _prompt_arrays.box_guesses(facts, inputs) == [{}]
+
+
+def test_a_neighbours_mask_is_marked_where_the_bundle_tells_it_from_an_earlier_answer() -> None:
+    facts = manifest(GUESSING)
+    logits = np.zeros((256, 256), np.float32)
+    inputs = _prompt_arrays.slice_arrays(facts, SlicePrompt(np.float32([1, 2, 3, 4]), *NO_POINTS, logits))
+    assert inputs["has_mask"].tolist() == [2]
+    given = _prompt_arrays.Given(boxes=[[1, 2, 3, 4]], masks=logits[np.newaxis])
+    assert _prompt_arrays.prompt_arrays(facts, frame_of(facts, SIZE), given)["has_mask"].tolist() == [1]
+
+
 # Outputs
 
 
@@ -133,7 +182,7 @@ def outputs(facts: Manifest, count: int = 2, seed: int = 0) -> dict[str, NDArray
 def test_candidates_of_each_prompt_are_sorted_by_their_scores() -> None:
     facts = manifest({"output": {"candidates": 3, "low_res_size": [16, 16]}})
     given = outputs(facts)
-    found = _decoding.prediction(facts, given, frame_of(facts, SIZE))
+    found = _decoding.prediction(facts, [given], frame_of(facts, SIZE))
     for prompt in range(2):
         order = np.argsort(-given["scores"][prompt])
         np.testing.assert_array_equal(found.candidate_scores[prompt], given["scores"][prompt][order])
@@ -144,10 +193,21 @@ def test_candidates_of_each_prompt_are_sorted_by_their_scores() -> None:
     assert found.boxes.shape == (2, 4)
 
 
+def test_of_several_runs_the_best_candidates_count() -> None:
+    facts = manifest({"output": {"candidates": 2, "low_res_size": [16, 16]}})
+    runs = [outputs(facts, seed=seed) for seed in range(3)]
+    found = _decoding.prediction(facts, runs, frame_of(facts, SIZE))
+    scores = np.concatenate([run["scores"] for run in runs], axis=1)
+    logits = np.concatenate([run["low_res_logits"] for run in runs], axis=1)
+    np.testing.assert_array_equal(found.candidate_scores, -np.sort(-scores, axis=1)[:, :2])
+    np.testing.assert_array_equal(found.low_res_logits, logits[np.arange(2), scores.argmax(1)])
+    assert found.candidates.shape == (2, 2, *SIZE)
+
+
 def test_without_scores_candidates_keep_their_order() -> None:
     facts = manifest({"output": {"candidates": 3, "low_res_size": [16, 16], "scores": False}})
     given = outputs(facts)
-    found = _decoding.prediction(facts, given, frame_of(facts, SIZE))
+    found = _decoding.prediction(facts, [given], frame_of(facts, SIZE))
     np.testing.assert_array_equal(found.low_res_logits, given["low_res_logits"][:, 0])
     assert np.isnan(found.candidate_scores).all()
     assert found.candidate_scores.shape == (2, 3)

@@ -1,4 +1,4 @@
-"""Points and strokes made from boxes."""
+"""Points, strokes and boxes made from other prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime._derived import box_quarters, box_stroke
+from runtime._derived import box_quarters, box_stroke, mask_boxes, point_boxes, stroke_points
 
 
 def test_points_are_the_centres_of_the_quarters_row_by_row() -> None:
@@ -52,3 +52,33 @@ def test_every_box_has_its_own_points_and_stroke(count: int) -> None:
     for index in range(count):
         np.testing.assert_array_equal(strokes[index], box_stroke(boxes[index : index + 1], (64, 64), (256, 256))[0])
         np.testing.assert_array_equal(points[index], box_quarters(boxes[index : index + 1])[0][0])
+
+
+def test_a_box_around_points_has_its_side_and_holds_the_positive_ones() -> None:
+    points = np.float32([[[20, 30], [90, 90], [24, 38]], [[5, 6], [50, 6], [0, 0]]])
+    labels = np.float32([[1, 0, 1], [1, 1, -1]])
+    boxes = point_boxes(points, labels, 21)
+    np.testing.assert_array_equal(boxes, np.float32([[12, 24, 32, 44], [5, -4, 50, 16]]))
+
+
+def test_a_box_around_a_mask_is_grown_and_that_around_nothing_is_none() -> None:
+    masks = np.full((2, 1, 20, 30), -3, np.float32)
+    masks[0, 0, 4:9, 11:13] = 0.5
+    boxes = mask_boxes(masks, margin=2)
+    np.testing.assert_array_equal(boxes[0], np.float32([9, 2, 14, 10]))
+    assert np.isnan(boxes[1]).all()
+
+
+def test_points_of_a_stroke_lie_on_it_far_apart() -> None:
+    strokes = np.zeros((2, 1, 40, 50))
+    strokes[0, 0, 10, 4:45] = 1
+    strokes[0, 0, 30:33, 7] = -1
+    strokes[1, 0, 5, 6] = 1
+    points, labels = stroke_points(strokes)
+    on, beside = points[0][labels[0] == 1], points[0][labels[0] == 0]
+    assert on[0].tolist() == [24, 10], "first the middle"
+    assert {tuple(p) for p in on} >= {(4, 10), (44, 10)}, "then the ends"
+    assert len(on) == 6
+    assert sorted(map(tuple, beside)) == [(7, 30), (7, 31), (7, 32)]
+    assert labels[1].tolist() == [1] + [-1] * 11
+    assert points[1, 0].tolist() == [6, 5]

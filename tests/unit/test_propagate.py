@@ -44,7 +44,7 @@ def stand_in(call: int, box: NDArray[np.float32], side: int) -> NDArray[np.float
 
 def predicted(facts: Any, frame: Frame, logits: NDArray[np.float32], score: float = 0.9) -> Prediction:
     outputs = {"low_res_logits": logits[np.newaxis, np.newaxis], "scores": np.full((1, 1), score, np.float32)}
-    return _decoding.prediction(facts, outputs, frame)
+    return _decoding.prediction(facts, [outputs], frame)
 
 
 @pytest.mark.parametrize("system", LOOPS)

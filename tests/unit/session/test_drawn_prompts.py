@@ -13,7 +13,7 @@ from tiny_bundle import BOX, CLICK_RADIUS, SIDE, disc, open_session, scene_volum
 from tiny_prompts import drawing_bundle
 
 from runtime import Session
-from runtime._derived import box_quarters, box_stroke
+from runtime._derived import box_quarters, box_stroke, stroke_points
 from runtime.errors import ManifestError, PromptError
 from runtime.manifest import load_manifest
 
@@ -87,10 +87,36 @@ def test_what_does_not_fit_is_refused(drawing: Session, given: dict[str, Any], t
         drawing.decode(drawing.encode(disc()[0]), **given)
 
 
-def test_a_bundle_without_scribbles_says_what_it_takes(session: Session, clicks: Session) -> None:
-    for opened, takes in ((session, "box"), (clicks, "box, points, mask")):
-        with pytest.raises(PromptError, match=rf"takes no scribble prompt; it understands {takes}$"):
-            opened.decode(opened.encode(disc()[0]), boxes=BOXES, scribbles=scribbles())
+def test_a_bundle_of_boxes_takes_no_scribble(session: Session) -> None:
+    with pytest.raises(PromptError, match=r"takes no scribble prompt; it understands box$"):
+        session.decode(session.encode(disc()[0]), boxes=BOXES, scribbles=scribbles())
+
+
+def test_where_points_are_understood_a_stroke_is_points_beside_those_given(clicks: Session) -> None:
+    embedding = clicks.encode(disc()[0])
+    strokes = scribbles() - np.roll(scribbles(), 36, axis=2)  # one on the objects, one beside them
+    drawn, labels = stroke_points(strokes.astype(np.float64))
+    given = np.full((2, 1, 2), 30.0, np.float32)
+    found = clicks.decode(embedding, boxes=BOXES, scribbles=strokes)
+    np.testing.assert_array_equal(
+        found.masks, clicks.decode(embedding, boxes=BOXES, points=drawn, point_labels=labels).masks
+    )
+    both = clicks.decode(embedding, boxes=BOXES, scribbles=strokes, points=given, point_labels=np.ones((2, 1)))
+    np.testing.assert_array_equal(both.masks, found.masks | discs(given))
+    assert (both.masks != found.masks).any()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        (0.5 * scribbles(), r"wanted 1 on strokes on the object, -1 on strokes beside it and 0 elsewhere"),
+        (scribbles()[..., :32], r"scribbles of shape \(2, 1, 64, 32\): wanted \(N, 1, 64, 64\), in the input frame"),
+        (scribbles() * np.float32([1, 0])[:, None, None, None], r"an object without a stroke"),
+    ],
+)
+def test_strokes_that_cannot_become_points_are_refused(clicks: Session, drawn: NDArray[Any], text: str) -> None:
+    with pytest.raises(PromptError, match=text):
+        clicks.decode(clicks.encode(disc()[0]), boxes=BOXES, scribbles=drawn)
 
 
 def test_objects_of_an_image_have_prompts_from_their_own_boxes(drawing: Session) -> None:
