@@ -1,4 +1,4 @@
-"""Command line: reproduce, train, evaluate, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, evaluate, gallery, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     measure.add_argument("--precision", default="auto")
     measure.add_argument("--quick", action="store_true", help="boxes only")
     measure.add_argument("--json", type=Path, help="write all figures here")
+    draw = commands.add_parser("gallery", help="pictures of every object of a labelled folder, the worst first")
+    draw.add_argument("folder", type=Path)
+    draw.add_argument("--bundle", default="default")
+    draw.add_argument("--output", type=Path, required=True, help="folder for one PNG a case")
     convert = commands.add_parser("export", help="checkpoint to bundle")
     convert.add_argument("--checkpoint", type=Path, required=True)
     convert.add_argument("--output", type=Path, required=True, help="bundle folder")
@@ -46,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _export(options)
     if options.command == "evaluate":
         return _evaluate(options)
+    if options.command == "gallery":
+        return _gallery(options)
     if options.command == "reproduce":
         return _reproduce(options.output)
     if options.command == "train":
@@ -78,6 +84,17 @@ def _export(options: argparse.Namespace) -> int:
         summary["protocols"] |= json.loads(path.read_text(encoding="utf-8"))["protocols"]
     written = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
     sys.stdout.write(f"{written}\n")
+    return 0
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from export.pretrain.gallery import write_gallery
+    from export.pretrain.predictors import BundlePredictor
+    from runtime import Session
+
+    with Session(options.bundle, cache=False) as session:
+        for path in write_gallery(BundlePredictor(session), options.folder, options.output):
+            sys.stdout.write(f"{path}\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.pretrain.checkpoint import read_checkpoint
-from export.pretrain.config import ModelConfig, load_config
+from export.pretrain.config import BOX_SIDES, ModelConfig, load_config
 from export.pretrain.graphs import ENCODER_OUTPUTS, OPSET, write_graphs
 from export.pretrain.model import Network
 from runtime.manifest import (
@@ -55,7 +55,6 @@ long propagation are its weak spots. Check every mask: this is research software
 {figures}
 """
 
-_BOX_SIDES = (0.1, 0.22, 0.5)
 _FIGURES = """Mean Dice, measured in float32. No image below trained the model, but the settings of the propagation and
 the choice between training runs were made on them, so that expect somewhat less on other images:
 
@@ -104,7 +103,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         embedding=_embedding(config.model),
         prompts=Prompts(
             box=BoxPrompt(use="optional"),
-            points=PointPrompt(box_sides=_BOX_SIDES),
+            points=PointPrompt(box_sides=BOX_SIDES),
             mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2, neighbour_flag=2),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),

@@ -12,7 +12,11 @@ from typing import Any
 
 from runtime.errors import CheckpointError
 
-__all__ = ["ModelConfig", "TrainConfig", "load_config"]
+__all__ = ["BOX_SIDES", "ModelConfig", "TrainConfig", "load_config"]
+
+
+BOX_SIDES = (0.1, 0.22, 0.5)
+"""Sides of the boxes that are tried where there are points and no box, as shares of the input's side."""
 
 
 @dataclass(frozen=True)

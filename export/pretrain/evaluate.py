@@ -5,7 +5,12 @@ Knows protocols. Must not know how a predictor works or how the folder is stored
 Protocols: the box is the tight box of the true mask on the object's largest slice. ``jitter``: each side moved by a
 whole number of pixels from -3 to 3 (generator seeded with ``JITTER_SEED``, objects in file order). ``click_n``: after
 the box, n corrections, each at the centre of the largest wrong component of the answer before it, together with that
-answer as a mask prompt. ``refined``: the same box once more with its own answer as a mask prompt.
+answer as a mask prompt; ``click_n_bare``: the same without the mask. ``refined``: the same box once more with its own
+answer as a mask prompt. ``point``: no box, one click at the centre of the object; ``point_4``: three corrections more.
+``small/...``: the same for the small objects, which count nowhere else.
+
+JSON: ``protocols`` (name -> mean over cases, ci95 over cases, mean_objects, median_objects, by_case, cases, objects),
+``box_by_modality`` and ``box_by_size`` (tight box; sizes in pixels of the image, means over objects), ``objects``.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ __all__ = ["JITTER_SEED", "Figures", "evaluate_slices", "format_table"]
 
 JITTER_SEED = 7
 _CLICK_ROUNDS = 4
+_SIZES = ((0, 100), (100, 400), (400, 1600), (1600, 1 << 30))
 _GROUP = 8  # objects decoded at once
 
 
@@ -60,7 +66,17 @@ class Figures:
             }
             if chosen:
                 by_modality[modality] = mean_over_cases(chosen)
-        return {"protocols": result, "box_by_modality": by_modality}
+        return {"protocols": result, "box_by_modality": by_modality, "box_by_size": self._by_size()}
+
+    def _by_size(self) -> dict[str, dict[str, float]]:
+        found = {}
+        for low, high in _SIZES:
+            chosen = [one for one in self.objects if low <= one.get("area", -1) < high]
+            if chosen:
+                name = f"{low} to {high - 1} px" if high < _SIZES[-1][1] else f"from {low} px"
+                means = {key: float(np.mean([one[key] for one in chosen])) for key in ("box", "jitter")}
+                found[name] = {**means, "objects": len(chosen)}
+        return found
 
 
 def evaluate_slices(
@@ -115,6 +131,7 @@ def _evaluate_group(
     if not quick:
         answers["refined"] = predictor.decode(embedding, boxes, earlier=tight.low_res_logits).masks
         answers |= _clicked(predictor, embedding, boxes, targets, tight)
+        answers |= _pointed(predictor, embedding, targets)
     for row, (item, _) in enumerate(group):
         prefix = "small/" if item.small else ""
         record: dict[str, Any] = {
@@ -123,6 +140,7 @@ def _evaluate_group(
             "name": item.name,
             "small": item.small,
             "score": float(tight.scores[row]),
+            "area": int(targets[row].sum()),
         }
         for protocol, masks in answers.items():
             record[protocol] = dice(masks[row], targets[row])
@@ -150,6 +168,22 @@ def _clicked(
     return found
 
 
+def _pointed(predictor: Predictor, embedding: Any, targets: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Masks after one click and after three corrections, without any box."""
+    masks = np.zeros_like(targets)
+    clicks: Clicks = [[] for _ in targets]
+    found: dict[str, NDArray[np.bool_]] = {}
+    for number in range(1, _CLICK_ROUNDS + 1):
+        for row, target in enumerate(targets):
+            click = error_click(masks[row], target)
+            if click is not None:
+                clicks[row].append((float(click[0]), float(click[1]), click[2]))
+        masks = predictor.decode(embedding, None, clicks).masks
+        if number in (1, _CLICK_ROUNDS):
+            found["point" if number == 1 else f"point_{number}"] = masks
+    return found
+
+
 def format_table(summary: dict[str, Any]) -> str:
     """Summary as plain text."""
     lines = [f"{'protocol':24} {'cases':>7} {'95 % interval':>17} {'objects':>8} {'median':>7} {'n':>5}"]
@@ -162,4 +196,14 @@ def format_table(summary: dict[str, Any]) -> str:
     if summary["box_by_modality"]:
         lines += ["", "tight box by modality"]
     lines += [f"{name:24} {value:7.4f}" for name, value in summary["box_by_modality"].items()]
+    if summary["box_by_size"]:
+        lines += ["", f"{'size on the slice':24} {'tight':>7} {'jitter':>7}"]
+    for name, row in summary["box_by_size"].items():
+        lines.append(f"{name:24} {row['box']:7.4f} {row['jitter']:7.4f} {row['objects']:5d}")
+    volumes = [name for name in ("box_3d", "slice_range", "slice_only", "three_boxes") if name in summary["protocols"]]
+    if volumes:
+        lines += ["", f"{'case':32}" + "".join(f"{name:>13}" for name in volumes)]
+        for case in summary["protocols"][volumes[0]]["by_case"]:
+            values = [summary["protocols"][name]["by_case"].get(case, float("nan")) for name in volumes]
+            lines.append(f"{case:32}" + "".join(f"{value:13.4f}" for value in values))
     return "\n".join(lines)

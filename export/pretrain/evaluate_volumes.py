@@ -1,7 +1,8 @@
 """Figures on a labelled folder's volumes in 3-D, through the public API of ``runtime``.
 
 Protocols, all with true tight prompts in file order: ``box_3d``: six numbers. ``slice_range``: the 2-D box of the
-largest slice and the first and last slice. ``slice_only``: that 2-D box alone. ``every_slice``: the true 2-D box of
+largest slice and the first and last slice. ``slice_only``: that 2-D box alone. ``three_boxes``: the 2-D boxes of the
+slices at 1/6, 1/2 and 5/6 of the object's slices, and the first and last slice. ``every_slice``: the true 2-D box of
 every slice, what propagation could reach. Objects on fewer than ``MIN_SLICES`` slices are left out.
 
 Knows protocols and the session. Must not know how a session propagates.
@@ -34,10 +35,12 @@ def _boxes(item: SliceObject, truth: NDArray[np.bool_]) -> dict[str, tuple[list[
     corners = [np.flatnonzero(truth.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     box_3d = Box((*(float(c[0]) for c in corners), *(float(c[-1]) for c in corners)), name="object")
     every = [Box(tuple(float(v) for v in tight_box(truth[:, :, k].T)), slice_index=int(k), name="object") for k in used]
+    three = [every[place] for place in sorted({len(used) * part // 6 for part in (1, 3, 5)})]
     return {
         "box_3d": ([box_3d], None),
         "slice_range": ([largest], extent),
         "slice_only": ([largest], None),
+        "three_boxes": (three, extent),
         "every_slice": (every, extent),
     }
 

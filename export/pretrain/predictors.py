@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.pretrain.checkpoint import load_network
+from export.pretrain.config import BOX_SIDES
 from export.pretrain.model import Network
+from export.pretrain.step import OWN
 
 if TYPE_CHECKING:
     from runtime import Embedding, Session
@@ -44,11 +46,11 @@ class Predictor(Protocol):
     def decode(
         self,
         embedding: Any,
-        boxes: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
         clicks: Clicks | None = None,
         earlier: NDArray[np.float32] | None = None,
     ) -> Answer:
-        """Answer N boxes (N, 4) in image pixels, with clicks and earlier logits (N, S, S) where given."""
+        """Answer N boxes (N, 4) in image pixels, or clicks alone, with earlier logits (N, S, S) where given."""
 
 
 def frame_image(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], tuple[int, int]]:
@@ -103,26 +105,33 @@ class CheckpointPredictor:
     def decode(
         self,
         embedding: _Encoded,
-        boxes: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
         clicks: Clicks | None = None,
         earlier: NDArray[np.float32] | None = None,
     ) -> Answer:
-        """Answer N boxes (N, 4) in image pixels."""
+        """Answer N boxes (N, 4) in image pixels, or clicks alone by the best of three boxes around them."""
         decoder = self._network.decoder
         scale = self._size / max(embedding.original_size)
-        count = len(boxes)
-        outwards = np.array([0.0, 0.0, 1.0, 1.0])  # a box covers in the input frame what it covers in the image
-        framed = torch.from_numpy(((boxes + outwards) * scale - outwards).astype(np.float32))
-        xy, point_labels = _padded(clicks or [[] for _ in boxes])
+        given = clicks or [[] for _ in ([] if boxes is None else boxes)]
+        count = len(given)
+        xy, point_labels = _padded(given)
         points = torch.from_numpy((xy + np.float32(0.5)) * np.float32(scale) - np.float32(0.5))
         labels = torch.from_numpy(point_labels)
+        if boxes is not None:
+            outwards = np.array([0.0, 0.0, 1.0, 1.0])  # a box covers in the input frame what it covers in the image
+            tried = [torch.from_numpy(((boxes + outwards) * scale - outwards).astype(np.float32))]
+        else:
+            tried = [_around(points, labels, share * self._size) for share in BOX_SIDES]
         masks = torch.zeros(count, 1, self._size, self._size)
         if earlier is not None:
             masks = torch.from_numpy(earlier)[:, None]
-        has_mask = torch.full((count,), float(earlier is not None))
-        prompt = decoder.geometry.channels(framed, points, labels, masks, has_mask)
-        logits, scores = decoder(embedding.levels, embedding.pixels, framed, prompt)
-        pasted = decoder.paste(logits, framed)
+        has_mask = torch.full((count,), OWN if earlier is not None else 0.0)
+        answers = []
+        for framed in tried:
+            prompt = decoder.geometry.channels(framed, points, labels, masks, has_mask)
+            logits, scores = decoder(embedding.levels, embedding.pixels, framed, prompt)
+            answers.append((decoder.paste(logits, framed), scores))
+        pasted, scores = (torch.cat(parts, 1) for parts in zip(*answers, strict=True))
         best = scores.argmax(1)
         rows = torch.arange(count)
         low_res = pasted[rows, best].numpy()
@@ -149,15 +158,24 @@ class BundlePredictor:
     def decode(
         self,
         embedding: Embedding,
-        boxes: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
         clicks: Clicks | None = None,
         earlier: NDArray[np.float32] | None = None,
     ) -> Answer:
-        """Answer N boxes (N, 4) in image pixels."""
+        """Answer N boxes (N, 4) in image pixels, or clicks alone."""
         points, labels = (None, None) if clicks is None or not any(clicks) else _padded(clicks)
         masks = None if earlier is None else earlier[:, None]
         found = self._session.decode(embedding, boxes=boxes, points=points, point_labels=labels, masks=masks)
         return Answer(found.masks, found.low_res_logits, found.scores)
+
+
+def _around(points: Tensor, labels: Tensor, side: float) -> Tensor:
+    """Boxes (N, 4) of one side around the positive ones of points (N, P, 2), holding all of those."""
+    positive = (labels > 0)[:, :, None]
+    low = torch.where(positive, points, torch.inf).amin(1)
+    high = torch.where(positive, points, -torch.inf).amax(1)
+    half = ((high - low) / 2).clamp(min=(side - 1) / 2)
+    return torch.cat([(low + high) / 2 - half, (low + high) / 2 + half], 1)
 
 
 def _padded(clicks: Clicks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
