@@ -35,10 +35,10 @@ class TrainConfig:
     """One training run; ``images`` is its whole length, at whose end the learning rate is zero."""
 
     seed: int = 1
-    images: int = 18000
+    images: int = 28000
     batch: int = 8  # images a step, all processes together
     prompts: int = 4  # prompts an image
-    processes: int = 2
+    processes: int = 1
     learning_rate: float = 1.5e-3
     warmup_steps: int = 150
     weight_decay: float = 0.02
@@ -57,7 +57,7 @@ class TrainConfig:
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True
-    workers: int = 0  # loader processes a rank; 0 draws the scenes in line
+    workers: int = 1  # loader processes a rank; 0 draws the scenes in line
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def to_json(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_volumes_are_evaluated_with_every_kind_of_prompt(session: Session, tmp_p
     prompts = {"cases": {"one": {**case, "objects": [item], "small_objects": [{**item, "label": 2}]}}}
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
     figures = evaluate_volumes(session, tmp_path)
-    assert set(figures.values) == {"box_3d", "slice_range", "slice_only", "every_slice"}
+    assert set(figures.values) == {"box_3d", "slice_range", "slice_only", "three_boxes", "every_slice"}
     assert all(0 <= figures.values[name]["one"][0] <= 1 for name in figures.values)
     assert len(figures.objects) == 1  # an object that is on no slice is left out
 

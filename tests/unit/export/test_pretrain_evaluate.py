@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 from export.pretrain.cases import read_cases, window_to_bytes
 from export.pretrain.evaluate import evaluate_slices, format_table
+from export.pretrain.gallery import write_gallery
 from export.pretrain.metrics import bootstrap_interval, box_mask, dice, ellipse_mask, mean_over_cases
 from export.pretrain.predictors import Answer, Clicks, frame_image
 from runtime.errors import ImageError
@@ -74,12 +75,16 @@ class _BoxPredictor:
     def decode(
         self,
         embedding: NDArray[np.uint8],
-        boxes: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
         clicks: Clicks | None = None,
         earlier: NDArray[np.float32] | None = None,
     ) -> Answer:
-        masks = np.stack([box_mask(embedding.shape[:2], box) for box in boxes])
-        return Answer(masks, np.zeros((len(boxes), 8, 8), np.float32), np.ones(len(boxes), np.float32))
+        count = len(clicks or []) if boxes is None else len(boxes)
+        tried = [[0, 0, -1, -1]] * count if boxes is None else boxes
+        masks = np.stack([box_mask((embedding.shape[0], embedding.shape[1]), np.array(box)) for box in tried])
+        for row, given in enumerate(clicks or []):
+            masks[row] |= any(label for _, _, label in given) & (embedding > 150)
+        return Answer(masks, np.zeros((count, 8, 8), np.float32), np.ones(count, np.float32))
 
 
 def test_a_predictor_that_fills_the_box_scores_as_the_box_baseline(folder: Path) -> None:
@@ -89,6 +94,28 @@ def test_a_predictor_that_fills_the_box_scores_as_the_box_baseline(folder: Path)
     assert figures.values["box"]["volume"] == [1.0]
     assert figures.values["small/box"]["picture"] == [1.0]
     assert figures.values["jitter"]["picture"][0] < 1
+
+
+def test_clicks_alone_and_sizes_are_reported(folder: Path) -> None:
+    summary = evaluate_slices(_BoxPredictor(), folder).summary()
+    assert summary["protocols"]["point"]["by_case"]["picture"] == pytest.approx(2 * 200 / (200 + 224))
+    assert summary["protocols"]["point_4"]["objects"] == 2
+    assert {name: row["objects"] for name, row in summary["box_by_size"].items()} == {
+        "0 to 99 px": 2,
+        "100 to 399 px": 1,
+    }
+    assert {row["box"] for row in summary["box_by_size"].values()} == {1.0}
+    assert "100 to 399 px" in format_table(summary)
+
+
+def test_a_gallery_has_one_sheet_a_case_with_box_truth_and_answer(folder: Path) -> None:
+    sheets = write_gallery(_BoxPredictor(), folder, folder / "sheets")
+    assert [sheet.name for sheet in sheets] == ["picture.png", "volume.png"]
+    tile = cv2.imread(str(sheets[0]))
+    assert tile is not None
+    assert tile.shape[1] == 2 * 192, "two objects, side by side"
+    colours = {tuple(int(v) for v in colour) for colour in np.unique(tile.reshape(-1, 3), axis=0)}
+    assert {(0, 220, 255), (255, 60, 255)} <= colours, "box and answer; the outline of the truth lies under the answer"
 
 
 def test_small_objects_are_reported_apart(folder: Path) -> None:
