@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import runtime
 from runtime.backends.graph_cache import LIMIT_BYTES, compiled_graphs
 from runtime.cache import CacheInfo
@@ -129,7 +131,7 @@ def _number(value: float) -> float | None:
 
 
 def _object_summary(one: ObjectResult, result: Segmentation) -> dict[str, Any]:
-    voxels = int((result.label_map == one.label).sum())
+    voxels = int(np.count_nonzero(result.label_volume[one.region] == one.label))
     return {
         "label": one.label,
         "name": one.name,

@@ -35,6 +35,9 @@ from runtime.types import Embedding, Prediction
 
 __all__ = ["Engine"]
 
+_MEMORY_BESIDE_DISK = 128 << 20
+"""Embeddings in memory where all of them are on disk as well: about 200 slices of the default bundle."""
+
 
 class Engine:
     """The graphs of one bundle, compiled on first use, and the cache of what the encoder made.
@@ -59,7 +62,9 @@ class Engine:
         self.precision = resolve_precision(precision, self.backend, bundle, self._graph_cache)
         self.threads = threads
         self._owns_cache = cache is None
-        self.cache = cache or (EmbeddingCache() if keep_on_disk else EmbeddingCache(disk_bytes=0))
+        if cache is None:
+            cache = EmbeddingCache(memory_bytes=_MEMORY_BESIDE_DISK) if keep_on_disk else EmbeddingCache(disk_bytes=0)
+        self.cache = cache
         self._bundle = bundle
         self._transform = msgspec.json.encode([self.manifest.input, self.manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self.backend, bundle, "encoder", self.precision)

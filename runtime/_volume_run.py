@@ -165,7 +165,8 @@ class VolumeRun:
         rows, columns, _ = self.view.shape
         u0, v0 = _file_corner(self.view, (rows, columns), (x0, y0, x1, y1))
         stack: NDArray[np.bool_] | None = None
-        for index, (box, piece) in zip(indices, kept.values(), strict=True):
+        for index, position in zip(indices, list(kept), strict=True):
+            box, piece = kept.pop(position)  # freed as it goes: together they may be as large as the volume
             plane = np.zeros((y1 - y0 + 1, x1 - x0 + 1), dtype=np.bool_)
             plane[box[1] - y0 : box[3] - y0 + 1, box[0] - x0 : box[2] - x0 + 1] = piece
             turned = self.view.to_file(plane)  # (rows, columns) -> (u, v)

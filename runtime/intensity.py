@@ -30,6 +30,7 @@ PRESETS: dict[str, tuple[float, float]] = {
 
 _CT_MINIMUM = -500.0
 _PERCENTILES = (0.5, 99.5)
+_DIGIT_BITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +93,53 @@ def _range(array: NDArray[Any]) -> tuple[float, float]:
 
 
 def _positive_percentiles(array: NDArray[Any]) -> tuple[float, float] | None:
-    """Percentiles of the voxels above 0, linearly interpolated as `numpy.percentile`; None without any."""
-    if array.dtype.kind in "ui" and array.dtype.itemsize <= 2:
-        return _histogram_percentiles(array)
-    kept = [slab[np.isfinite(slab) & (slab > 0)] for slab in _slabs(array)]
-    values = np.concatenate(kept)
-    if not values.size:
-        return None
-    low, high = np.percentile(values, _PERCENTILES)
-    return float(low), float(high)
+    """Percentiles of the voxels above 0, linearly interpolated as `numpy.percentile`; None without any.
 
-
-def _histogram_percentiles(array: NDArray[Any]) -> tuple[float, float] | None:
-    """The same from a histogram, which needs no copy of a 16-bit volume."""
-    counts = np.zeros(1 << 16, dtype=np.int64)
-    for slab in _slabs(array):
-        values = slab[slab > 0].astype(np.uint16)
-        counts += np.bincount(values, minlength=1 << 16)
-    total = int(counts.sum())
+    Found without a copy of the volume: the bits of positive numbers, read as an unsigned integer, have the order of
+    the numbers, so each pass over the slabs counts the next 16 bits of those that may still be the ones wanted.
+    """
+    bits = 8 * array.dtype.itemsize
+    digit = min(bits, _DIGIT_BITS)
+    total = int(sum(np.count_nonzero(_above_zero(slab)) for slab in _slabs(array)))
     if not total:
         return None
-    cumulative = np.cumsum(counts)
+    places = [(total - 1) * percentile / 100.0 for percentile in _PERCENTILES]
+    ranks = {rank for place in places for rank in (math.floor(place), min(math.floor(place) + 1, total - 1))}
+    found = {rank: (0, rank) for rank in ranks}  # rank -> leading bits, rank among the numbers that have them
+    for shift in range(bits - digit, -1, -digit):
+        leading = {prefix for prefix, _ in found.values()}
+        counts = {prefix: np.zeros(1 << digit, dtype=np.int64) for prefix in leading}
+        for slab in _slabs(array):
+            keys = _keys(slab)
+            for prefix in leading:
+                part = keys if shift == bits - digit else keys[keys >> keys.dtype.type(shift + digit) == prefix]
+                low = (part >> part.dtype.type(shift)) & part.dtype.type((1 << digit) - 1)
+                counts[prefix] += np.bincount(low.astype(np.int64), minlength=1 << digit)
+        for rank, (prefix, left) in found.items():
+            cumulative = np.cumsum(counts[prefix])
+            step = int(np.searchsorted(cumulative, left, side="right"))
+            found[rank] = (prefix << digit | step, left - (int(cumulative[step - 1]) if step else 0))
+    native = array.dtype.newbyteorder("=")
+    values = {rank: float(np.array(key, dtype=f"u{native.itemsize}").view(native)) for rank, (key, _) in found.items()}
 
-    def at(percentile: float) -> float:
-        place = (total - 1) * percentile / 100.0
-        below = math.floor(place)
-        first, second = np.searchsorted(cumulative, [below, min(below + 1, total - 1)], side="right")
-        return float(first + (second - first) * (place - below))
+    def at(place: float) -> float:
+        first, second = values[math.floor(place)], values[min(math.floor(place) + 1, total - 1)]
+        return first + (second - first) * (place - math.floor(place))
 
-    return at(_PERCENTILES[0]), at(_PERCENTILES[1])
+    return at(places[0]), at(places[1])
+
+
+def _above_zero(slab: NDArray[Any]) -> NDArray[np.bool_]:
+    above: NDArray[np.bool_] = slab > 0
+    return above if slab.dtype.kind in "ui" else above & np.isfinite(slab)
+
+
+def _keys(slab: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Positive finite values of a slab as unsigned integers in the same order."""
+    kept = slab[_above_zero(slab)]
+    kept = kept.astype(kept.dtype.newbyteorder("="), copy=False)
+    keys: NDArray[np.unsignedinteger[Any]] = kept.view(f"u{kept.dtype.itemsize}")
+    return keys
 
 
 def _parse(requested: str | tuple[float, float]) -> tuple[float, float, str]:

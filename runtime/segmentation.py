@@ -216,8 +216,8 @@ class Segmentation:
             if box.is_3d:
                 return round((box.xyxy[self.slice_axis] + box.xyxy[3 + self.slice_axis]) / 2)
             return self.volume.shape[self.slice_axis] // 2 if box.slice_index is None else box.slice_index
-        others = tuple(axis for axis in range(3) if axis != self.slice_axis)
-        return int(np.argmax(np.count_nonzero(self.label_volume, axis=others)))
+        planes = np.moveaxis(self.label_volume, self.slice_axis, 0)
+        return int(np.argmax([np.count_nonzero(plane) for plane in planes]))
 
 
 def _volume_shaped(label_map: NDArray[np.unsignedinteger], volume: Volume) -> NDArray[np.unsignedinteger]:

@@ -123,7 +123,7 @@ class _Values:
         if not self.array.size:
             self.array = np.empty(self._shape, dtype=dtype)
         elif self.array.dtype != dtype:
-            self.array = self.array.astype(dtype)
+            self._grow(dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             if (slope, intercept) == (1.0, 0.0):
                 self.array[k] = pixels
@@ -133,6 +133,16 @@ class _Values:
                 np.add(scaled, wide(intercept), out=self.array[k], dtype=wide, casting="unsafe")
             else:
                 self.array[k] = pixels.astype(np.float64) * slope + intercept
+
+    def _grow(self, dtype: np.dtype[Any]) -> None:
+        """Change the dtype; slice by slice within the same memory where the new one is no wider."""
+        old = self.array
+        if dtype.itemsize != old.dtype.itemsize:
+            self.array = old.astype(dtype)
+            return
+        self.array = old.view(dtype)
+        for k in range(len(old)):
+            self.array[k] = old[k].astype(dtype)
 
     def _dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
         if self._whole:

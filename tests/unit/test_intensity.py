@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -138,10 +139,35 @@ def test_percentiles_are_those_of_numpy(dtype: Any, count: int, order: Any) -> N
     array[np.unravel_index(places, array.shape)] = np.random.default_rng(1).integers(1, limit, count)
     low, high = np.percentile(array[array > 0].astype(np.float64), [0.5, 99.5])
     window = chosen(Volume(array, modality="MR"))
-    # float32 voxels are interpolated in float32
-    assert (window.lower, window.upper) == pytest.approx((low, high), rel=1e-6 if dtype is np.float32 else 1e-12)
+    assert (window.lower, window.upper) == pytest.approx((low, high), rel=1e-12)
     assert (window.level, window.width) == pytest.approx(((low + high) / 2, high - low), rel=1e-4)
     assert window.zero_stays_zero
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">f4", "f2", "f8", "i4", "i8", "u8"])
+def test_percentiles_are_those_of_numpy_in_any_dtype(dtype: str) -> None:
+    values = (
+        np.random.default_rng(3)
+        .normal(300, 2000, (30, 20, 10))
+        .clip(0 if dtype == "u8" else -400, 60_000)
+        .astype(dtype)
+    )
+    low, high = np.percentile(values[values > 0].astype(np.float64), [0.5, 99.5])
+    window = chosen(Volume(values, modality="MR"))
+    assert (window.lower, window.upper) == pytest.approx((low, high), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_choosing_a_window_copies_no_more_than_a_few_slices(dtype: Any, modality: str) -> None:
+    array = np.zeros((256, 256, 60), dtype, order="F")
+    array[20:200] = np.arange(60) * 7 + 1
+    volume = Volume(array, modality=modality)
+    tracemalloc.start()
+    chosen(volume)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * array.nbytes
 
 
 def test_negative_voxels_do_not_count_among_the_percentiles() -> None:
