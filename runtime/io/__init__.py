@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError, OutputError
 from runtime.geometry import Volume
+from runtime.io._dicom_files import ZIP_START
 from runtime.io._reading import check_file
 from runtime.io._voxels import unpacked_head
 
@@ -240,7 +241,7 @@ def _kind(path: Path) -> str:
         msg = f"{path}: cannot be opened; check the permissions"
         raise ImageError(msg) from error
     name = path.name.lower()
-    if head.startswith(b"PK\3\4"):
+    if head.startswith(ZIP_START):
         return "npz" if is_npz(path) or name.endswith(".npz") else "zip"
     if name.endswith((".img", ".img.gz")):
         return "nifti"

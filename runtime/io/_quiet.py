@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 __all__ = ["quiet"]
 
-_LIBRARIES = "pydicom|PIL|openjpeg|pylibjpeg|jpeg_ls"
+_LIBRARIES = "pydicom|PIL|openjpeg|pylibjpeg|jpeg_ls|nrrd"
 _LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.encaps", "PIL.TiffImagePlugin", "PIL.PngImagePlugin")
 
 

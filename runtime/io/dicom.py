@@ -7,13 +7,12 @@ Puts together what the headers say (`_dicom_header`), how slices lie (`_dicom_st
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume, axis_codes
-from runtime.io._dicom_files import ZipMember
+from runtime.io._dicom_files import ZIP_START, ZipMember, head_of
 from runtime.io._dicom_header import Scan, Series, is_dicom, scan_file, scan_files
 from runtime.io._dicom_pixels import read_pixels
 from runtime.io._dicom_stack import stack_frames
@@ -84,9 +83,8 @@ def list_series(place: Path) -> tuple[SeriesSummary, ...]:
     ImageError
         If there is no image series, or the place or a DICOM file in it cannot be read.
     """
-    with place.open("rb") if place.is_file() else nullcontext() as stream:
-        alone = stream is not None and not stream.read(4).startswith(b"PK")
-    found = (scan_file(place),) if alone else _found(place)
+    several = place.is_dir() or head_of(place).startswith(ZIP_START)
+    found = _found(place) if several else (scan_file(place),)
     return tuple(_summary(number, series) for number, series in enumerate(found, start=1))
 
 

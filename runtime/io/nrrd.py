@@ -153,7 +153,7 @@ def _grid(header: dict[str, Any]) -> Grid:
         space = tuple(axis for axis, kind in enumerate(kinds) if kind in _SPACE_KINDS)[:3]
         spacing = _spacing(header.get("spacings"), space)
         return Grid(sizes=sizes, space=space, colours=_coloured(kinds, space), affine=None, spacing=spacing)
-    directions = np.array(steps, dtype=np.float64)
+    directions = np.array([[math.nan] * 3 if step is None else step for step in steps], dtype=np.float64)
     if directions.ndim != 2 or len(directions) != len(sizes) or directions.shape[1] not in (2, 3, 4):
         msg = "its space directions do not fit its axes; repair the header"
         raise ImageError(msg)
@@ -162,7 +162,7 @@ def _grid(header: dict[str, Any]) -> Grid:
     spacing = _spacing(np.linalg.norm(np.where(np.abs(directions) < 1e30, directions, 0), axis=1), space)
     affine = None
     if directions.shape[1] > 2 and len(space) in (2, 3):
-        units = _MILLIMETRES.get(str((*header.get("space units", ()), "mm")[0]), 1.0)
+        units = np.array([_MILLIMETRES.get(str(unit), 1.0) for unit in (*header.get("space units", ()), *"xyz")][:3])
         origin = np.zeros(3) if header.get("space origin") is None else np.array(header["space origin"])[:3]
         affine = world_affine(directions[list(space), :3] * units, origin * units, _flips(header))
         spacing = (1.0, 1.0, 1.0)  # from the affine

@@ -150,6 +150,8 @@ def test_a_header_without_directions_has_spacing_but_no_place(
     assert centimetres.spacing == (20, 30, 40)
     assert centimetres.affine is not None
     assert centimetres.affine[0, 3] == -100
+    mixed = load(write(raw, space_units='"mm" "mm" "cm"'))
+    assert mixed.spacing == (2, 3, 40)
 
 
 def test_a_space_without_meaning_is_taken_as_lps_and_said(
