@@ -352,6 +352,7 @@ def test_a_missing_decoder_is_named(write_slice: WriteSlice, monkeypatch: pytest
     path = write_slice(_pixels(0), "x.dcm")
     for syntax, need in (
         (pydicom.uid.JPEGLosslessSV1, r"needs imagecodecs; install lite-infer\[dicom\]"),
+        (pydicom.uid.JPEGExtended12Bit, r"12-bit JPEG needs imagecodecs; install lite-infer\[dicom\]"),
         (pydicom.uid.JPEGLSLossless, "install pyjpegls"),
     ):
         data = pydicom.dcmread(path)
