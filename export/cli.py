@@ -34,6 +34,7 @@ examples:
   lite-infer-export families
   lite-infer-export convert --checkpoint lite_medsam.pth --output lite-medsam
   lite-infer-export verify lite-medsam --goldens shared/conformance/lite_medsam
+  lite-infer-export parity shared/conformance
   lite-infer ct.nii.gz --bundle ./lite-medsam --box 10,20,80,90"""
 
 
@@ -57,6 +58,7 @@ def _run(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     from export.convert import FORMATS, PRECISIONS
     from export.families import FAMILIES
+    from export.parity_command import add_parity
     from runtime.backends import BACKENDS
 
     parser = CommandParser(
@@ -95,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     families = commands.add_parser("families", help="list the systems that convert")
     families.add_argument("--json", action="store_true", help="print JSON instead of a table")
     families.set_defaults(command=_families)
-    for command in (convert, verify, families):
+    parity = add_parity(commands)
+    for command in (convert, verify, families, parity):
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

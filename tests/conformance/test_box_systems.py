@@ -28,8 +28,6 @@ SYSTEMS = (
     pytest.param("medficientsam_l2", marks=pytest.mark.slow),
 )
 UNFOLDED = {"BatchNormalization", "ConvTranspose", "Constant", "Identity", "Pad", "Resize", "Loop", "If"}
-VOLUME_STAGES = ("low_res_logits, rms", "low_res_logits", "score", "segs", "score of each slice")
-STAGES = ("embedding", "low_res_logits", "score", "mask", "one box at a time")
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -57,18 +55,6 @@ def test_image_box_and_loop_are_exact(system: str, bundle: Path, conformance: Pa
         ("loop_3d", "segs"),
     ]
     assert [(check.found, check.limit) for check in checks] == [(0, 0)] * len(checks)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_stage_of_every_golden_is_met_in_float32(
-    system: str, bundle: Path, conformance: Path, engine: str
-) -> None:
-    checks = [check for check in verify(bundle, conformance / system, backends=(engine,)) if check.backend == engine]
-    assert [(check.case, check.stage) for check in checks] == [
-        *((case, stage) for case in ("case_0", "case_1") for stage in STAGES),
-        *(("case_3d", stage) for stage in VOLUME_STAGES),
-    ]
-    assert [check for check in checks if not check.passed] == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
