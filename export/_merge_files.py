@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.families import COUNTER
-from export.load import Checkpoint, StateDict
+from export.load import Checkpoint, StateDict, load_file
 from runtime.errors import OutputError
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def _nearest(one: StateDict, source: Checkpoint) -> StateDict:
 
 def in_container(path: Path, state_dict: StateDict, merged: Mapping[str, Tensor]) -> Any:
     """Wrap merged weights as those they came from (`state_dict` of the file at `path`), without any other tensors."""
-    import torch
-
-    return _wrapped(torch.load(path, map_location="cpu", weights_only=True), "", state_dict, merged)
+    return _wrapped(load_file(path), "", state_dict, merged)
 
 
 def _wrapped(found: Any, where: str, state_dict: StateDict, merged: Mapping[str, Tensor]) -> Any:

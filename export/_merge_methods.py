@@ -13,17 +13,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ARITHMETIC", "Draw", "Method", "Recipe", "complaint"]
+__all__ = ["ARITHMETIC", "METHODS", "STATISTICS", "Draw", "Method", "Recipe", "complaint", "for_statistics"]
 
 Method = Literal["linear", "slerp", "task-arithmetic", "ties", "dare"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""How tensors are merged; see `export.merge.MergeSettings`."""
+
+STATISTICS = ("running_mean", "running_var")
+"""Last parts of the names of what normalisation has measured; it belongs to the activations, not to the weights."""
 
 _SLACK = 1e-9
 _PARALLEL = 1e-6
@@ -58,6 +63,14 @@ def complaint(recipe: Recipe, models: int) -> str | None:
     if method == "ties" and (min(weights) < 0 or max(weights) == 0):
         return f"weights {weights}; wanted none below 0, not all 0"
     return None
+
+
+def for_statistics(recipe: Recipe) -> Recipe:
+    """Settings by which the statistics that go with a merged tensor are merged: linear in the same shares."""
+    if recipe.method in {"linear", "slerp"}:
+        return replace(recipe, method="linear")
+    total = sum(recipe.weights) if recipe.method == "ties" else 1.0  # which takes a weighted mean
+    return replace(recipe, method="task-arithmetic", weights=tuple(weight / total for weight in recipe.weights))
 
 
 @dataclass(frozen=True)

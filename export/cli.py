@@ -27,7 +27,7 @@ FAILED = 1
 
 _ROW = "{:8}  {:11}  {:22}  {:>8}  {:>8}  {}"
 _FAMILY_ROW = "{:17} {:20} {:10} {:22} {:22} {}"
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors")
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "optuna")
 
 _EPILOG = """\
 examples:
@@ -58,6 +58,7 @@ def _run(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     from export.convert import FORMATS, PRECISIONS
     from export.families import FAMILIES
+    from export.merge_command import add_merge
     from export.parity_command import add_parity
     from runtime.backends import BACKENDS
 
@@ -97,8 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     families = commands.add_parser("families", help="list the systems that convert")
     families.add_argument("--json", action="store_true", help="print JSON instead of a table")
     families.set_defaults(command=_families)
-    parity = add_parity(commands)
-    for command in (convert, verify, families, parity):
+    for command in (convert, verify, families, add_parity(commands), add_merge(commands)):
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

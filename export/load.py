@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from export.families import COUNTER, Extra, Family, layout_of
 from runtime.errors import CheckpointError
 
-__all__ = ["Checkpoint", "StateDict", "load_extra", "load_model", "match", "read_checkpoint"]
+__all__ = ["Checkpoint", "StateDict", "load_extra", "load_file", "load_model", "match", "read_checkpoint"]
 
 PREFIXES = ("ema_model.", "ema.", "module.", "model.", "_orig_mod.", "network.", "net.")
 """What training code puts before the published names."""
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path, *, unsafe_pickle: bool = False) -> Checkpoint:
     CheckpointError if the file is absent, damaged, holds no tensors, or needs `unsafe_pickle`.
     """
     digest = _digest(path)
-    found = tuple(_state_dicts(_load(path, unsafe_pickle), ""))
+    found = tuple(_state_dicts(load_file(path, unsafe_pickle=unsafe_pickle), ""))
     if not found:
         msg = f"{path} holds no named tensors; wanted a state dict, or a dict or a module with one inside"
         raise CheckpointError(msg)
@@ -86,7 +86,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, unsafe_pickle: bool) -> Any:
+def load_file(path: Path, *, unsafe_pickle: bool = False) -> Any:
+    """Read what a checkpoint file holds, as it is; CheckpointError as `read_checkpoint`."""
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     try:

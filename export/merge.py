@@ -8,31 +8,39 @@ References: Yang et al., MedSAMix, arXiv:2508.11032, 2025; those of the methods 
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import runtime
 from export._merge_files import check_free, common_layout, in_container, record_path, shapes, write_merge
-from export._merge_methods import ARITHMETIC, Draw, Method, Recipe, complaint
+from export._merge_groups import fits
+from export._merge_methods import ARITHMETIC, METHODS, STATISTICS, Draw, Method, Recipe, complaint, for_statistics
 from runtime.errors import CheckpointError, PromptError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["METHODS", "Group", "MergeSettings", "check_mergeable", "merge", "merge_checkpoints", "read_settings"]
+    from export.load import Checkpoint, StateDict
 
-METHODS: tuple[Method, ...] = get_args(Method)
-"""How tensors are merged; see `MergeSettings`."""
+__all__ = [
+    "METHODS",
+    "Group",
+    "MergeSettings",
+    "check_mergeable",
+    "describe_parents",
+    "merge",
+    "merge_checkpoints",
+    "read_settings",
+]
 
 _SHOWN = 3
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Settings for some tensors: those whose name fits the pattern `names` (``*`` for anything).
+    """Settings for some tensors: those of the module `names`, of a run of modules (``blocks.0-1``), or of a pattern.
 
     What is None is as in the settings that the group belongs to.
     """
@@ -54,9 +62,10 @@ class MergeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
       wins, and the weighted mean of that side is added to the base, times `scale`.
     * ``dare``: task arithmetic with a random `density` of every task vector, made longer by as much as was dropped.
 
-    A task vector is what fine-tuning added to the base: model minus base. `weights` has a number per model; None
-    shares equally, with the base where the method is ``linear`` or ``slerp``, among the models elsewhere. A tensor
-    takes the settings of the first of `groups` that it fits.
+    A task vector is what fine-tuning added to the base: model minus base. Running means and variances of normalisation
+    are never trimmed, drawn or turned: they go linearly, by the shares that the weights have. `weights` has a number
+    per model; None shares equally, with the base where the method is ``linear`` or ``slerp``, among the models
+    elsewhere. A tensor takes the settings of the first of `groups` that it fits.
     """
 
     method: Method = "linear"
@@ -125,12 +134,12 @@ def _recipes(names: Sequence[str], models: int, settings: MergeSettings) -> dict
     """Complete settings by name; PromptError if they are contradictory or a group fits no tensor."""
     general = Group(names="*")
     for group in settings.groups:
-        if not any(fnmatch.fnmatchcase(name, group.names) for name in names):
-            msg = f"group {group.names!r} fits no tensor of the base, which has {_first(names)}; correct the pattern"
+        if not any(fits(name, group.names) for name in names):
+            msg = f"group {group.names!r} fits no tensor of the base, which has {_first(names)}; correct the name"
             raise PromptError(msg)
     complete = {group.names: _complete(group, models, settings) for group in reversed((*settings.groups, general))}
     patterns = [group.names for group in (*settings.groups, general)]
-    return {name: complete[next(p for p in patterns if fnmatch.fnmatchcase(name, p))] for name in names}
+    return {name: complete[next(p for p in patterns if fits(name, p))] for name in names}
 
 
 def _complete(group: Group, models: int, settings: MergeSettings) -> Recipe:
@@ -160,17 +169,28 @@ def _merged(name: str, base: Tensor, models: Sequence[Tensor], recipe: Recipe, s
         if not torch.isfinite(parent).all():
             msg = f"{name} of {whose} holds NaN or infinity; its training diverged, so it cannot be merged"
             raise CheckpointError(msg)
+    if name.endswith(STATISTICS):
+        recipe = for_statistics(recipe)
     values = ARITHMETIC[recipe.method](parents[0], parents[1:], recipe, Draw(seed, name))
     if name.endswith("running_var"):  # going beyond the parents must not end in the root of a negative
         values = values.maximum(torch.stack(parents).amin(0))
     return values.reshape(base.shape).to(base.dtype)
 
 
-def read_settings(path: Path) -> MergeSettings:
-    """Read settings from a JSON file, written as under `settings` in the record of a merge; PromptError if unfit."""
+def read_settings(path: Path, member: int | None = None) -> MergeSettings:
+    """Read settings from JSON: bare, or from the record of a merge, there also those of a member of its Pareto set.
+
+    PromptError if they are unfit or not there.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=MergeSettings)
-    except (OSError, msgspec.MsgspecError) as error:
+        found = msgspec.json.decode(path.read_bytes())
+        if isinstance(found, dict) and "base" in found:
+            found = found["settings"] if member is None else found["search"]["pareto"][member]["settings"]
+        elif member is not None:
+            msg = f"no Pareto set to take number {member} from"
+            raise KeyError(msg)
+        return msgspec.convert(found, type=MergeSettings, strict=False)
+    except (OSError, LookupError, TypeError, msgspec.MsgspecError) as error:
         msg = f"{path}: not settings of a merge ({error}); wanted JSON with method, weights, density, scale, groups"
         raise PromptError(msg) from error
 
@@ -195,14 +215,18 @@ def merge_checkpoints(
     weights = [parent.tensors for parent in parents]
     check_mergeable(weights[0], weights[1:], names=[str(path) for path in models])
     merged = merge(weights[0], weights[1:], settings)
+    record = {
+        "exporter": f"lite-infer {runtime.__version__}",
+        **describe_parents(sources, parents),
+        "settings": msgspec.to_builtins(settings),
+    }
+    return write_merge(in_container(base, parents[0], merged), record, output, force=force)
+
+
+def describe_parents(sources: Sequence[Checkpoint], parents: Sequence[StateDict]) -> dict[str, Any]:
+    """What a record says of base and models."""
     described = [
         {"file": source.path.name, "sha256": source.sha256, "weights_under": parent.where}
         for source, parent in zip(sources, parents, strict=True)
     ]
-    record = {
-        "exporter": f"lite-infer {runtime.__version__}",
-        "base": described[0],
-        "models": described[1:],
-        "settings": msgspec.to_builtins(settings),
-    }
-    return write_merge(in_container(base, parents[0], merged), record, output, force=force)
+    return {"base": described[0], "models": described[1:]}
