@@ -159,7 +159,8 @@ class _Search:
         """Trials that have a score."""
         from optuna.trial import TrialState
 
-        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found: list[Any] = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return found
 
     def run(self) -> None:
         """Complete the trials that are still wanted."""
