@@ -100,21 +100,16 @@ def _positive_percentiles(array: NDArray[Any]) -> tuple[float, float] | None:
     """
     bits = 8 * array.dtype.itemsize
     digit = min(bits, _DIGIT_BITS)
-    total = int(sum(np.count_nonzero(_above_zero(slab)) for slab in _slabs(array)))
+    counts = _digit_counts(array, {0}, bits - digit, digit)
+    total = int(counts[0].sum())
     if not total:
         return None
     places = [(total - 1) * percentile / 100.0 for percentile in _PERCENTILES]
     ranks = {rank for place in places for rank in (math.floor(place), min(math.floor(place) + 1, total - 1))}
     found = {rank: (0, rank) for rank in ranks}  # rank -> leading bits, rank among the numbers that have them
     for shift in range(bits - digit, -1, -digit):
-        leading = {prefix for prefix, _ in found.values()}
-        counts = {prefix: np.zeros(1 << digit, dtype=np.int64) for prefix in leading}
-        for slab in _slabs(array):
-            keys = _keys(slab)
-            for prefix in leading:
-                part = keys if shift == bits - digit else keys[keys >> keys.dtype.type(shift + digit) == prefix]
-                low = (part >> part.dtype.type(shift)) & part.dtype.type((1 << digit) - 1)
-                counts[prefix] += np.bincount(low.astype(np.int64), minlength=1 << digit)
+        if shift < bits - digit:
+            counts = _digit_counts(array, {prefix for prefix, _ in found.values()}, shift, digit)
         for rank, (prefix, left) in found.items():
             cumulative = np.cumsum(counts[prefix])
             step = int(np.searchsorted(cumulative, left, side="right"))
@@ -129,17 +124,19 @@ def _positive_percentiles(array: NDArray[Any]) -> tuple[float, float] | None:
     return at(places[0]), at(places[1])
 
 
-def _above_zero(slab: NDArray[Any]) -> NDArray[np.bool_]:
-    above: NDArray[np.bool_] = slab > 0
-    return above if slab.dtype.kind in "ui" else above & np.isfinite(slab)
-
-
-def _keys(slab: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
-    """Positive finite values of a slab as unsigned integers in the same order."""
-    kept = slab[_above_zero(slab)]
-    kept = kept.astype(kept.dtype.newbyteorder("="), copy=False)
-    keys: NDArray[np.unsignedinteger[Any]] = kept.view(f"u{kept.dtype.itemsize}")
-    return keys
+def _digit_counts(array: NDArray[Any], leading: set[int], shift: int, digit: int) -> dict[int, NDArray[np.int64]]:
+    """How often each digit follows each of the leading bits, among the positive finite values."""
+    counts = {prefix: np.zeros(1 << digit, dtype=np.int64) for prefix in leading}
+    for slab in _slabs(array):
+        above = slab > 0 if slab.dtype.kind in "ui" else (slab > 0) & np.isfinite(slab)
+        kept = slab[above].astype(slab.dtype.newbyteorder("="), copy=False)
+        keys = kept.view(f"u{kept.dtype.itemsize}")  # in the same order
+        kind = keys.dtype.type
+        for prefix in leading:
+            part = keys if shift + digit == 8 * keys.itemsize else keys[keys >> kind(shift + digit) == prefix]
+            low = part >> kind(shift) & kind((1 << digit) - 1)
+            counts[prefix] += np.bincount(low.astype(np.int64), minlength=1 << digit)
+    return counts
 
 
 def _parse(requested: str | tuple[float, float]) -> tuple[float, float, str]:
