@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import tempfile
 import time
 import tracemalloc
-import zipfile
-import zlib
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import nibabel
-import numpy as np
 import pytest
+from fuzz_seeds import NAMES, dicom_slice, seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
 
 from runtime.errors import LiteInferError
 from runtime.io import load
@@ -29,139 +20,6 @@ MAX_SECONDS = 10.0
 MAX_PEAK_BYTES = 64 << 20
 """Seeds are a few kB; whatever a mutated header claims, this is far more than they need."""
 
-PIXELS = np.arange(12 * 10, dtype=np.int16).reshape(12, 10)
-
-
-def _nifti(kind: Any = nibabel.Nifti1Image) -> bytes:
-    return bytes(kind(np.stack([PIXELS] * 3, axis=2), np.diag([1.0, 2.0, 3.0, 1.0])).to_bytes())
-
-
-def _dicom(**attributes: Any) -> bytes:
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.3"
-    data.Modality, data.Rows, data.Columns, data.SamplesPerPixel = "CT", 12, 10, 1
-    data.PhotometricInterpretation = "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 1
-    data.PixelSpacing, data.ImagePositionPatient = [0.5, 0.6], [1, 2, 3]
-    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    data.RescaleSlope, data.RescaleIntercept, data.WindowCenter, data.WindowWidth = 1, -1024, 40, 400
-    data.PixelData = PIXELS.tobytes()
-    for keyword, value in attributes.items():
-        setattr(data, keyword, value)
-    stream = io.BytesIO()
-    data.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
-
-
-def _enhanced() -> bytes:
-    shared, measures, frames = Dataset(), Dataset(), []
-    measures.PixelSpacing, measures.SliceThickness = [0.5, 0.6], 2
-    shared.PixelMeasuresSequence = [measures]
-    for k in range(3):
-        group, place = Dataset(), Dataset()
-        place.ImagePositionPatient = [0, 0, 2 * k]
-        group.PlanePositionSequence = [place]
-        frames.append(group)
-    return _dicom(
-        NumberOfFrames=3,
-        PixelData=PIXELS.tobytes() * 3,
-        SharedFunctionalGroupsSequence=[shared],
-        PerFrameFunctionalGroupsSequence=frames,
-    )
-
-
-def _rle() -> bytes:
-    from pydicom import dcmread
-    from pydicom.uid import RLELossless
-
-    data = dcmread(io.BytesIO(_dicom()))
-    data.compress(RLELossless, generate_instance_uid=False)
-    stream = io.BytesIO()
-    data.save_as(stream)
-    return stream.getvalue()
-
-
-def _npz() -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, imgs=np.stack([PIXELS] * 3), boxes=[[1, 1, 0, 5, 5, 2]], spacing=(1.0, 1.0, 2.0))
-    return stream.getvalue()
-
-
-def _nrrd(encoding: str) -> bytes:
-    header = (
-        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 12 10 3\n"
-        "space directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (1,2,3)\nendian: little\n"
-        f"encoding: {encoding}\nkey:=value\n\n"
-    )
-    data = np.stack([PIXELS] * 3, axis=2).tobytes(order="F")
-    packed = {"raw": data, "gzip": gzip.compress(data, mtime=0), "bzip2": bz2.compress(data)}
-    text = " ".join(["7"] * 360).encode()
-    return header.encode() + packed.get(encoding, text)
-
-
-def _metaimage(packed: bool) -> bytes:
-    header = (
-        f"ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = {packed}\n"
-        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\nElementSpacing = 1 2 3\nDimSize = 12 10 3\n"
-        "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
-    )
-    data = np.stack([PIXELS] * 3, axis=2).tobytes(order="F")
-    return header.encode() + (zlib.compress(data) if packed else data)
-
-
-def _mgh() -> bytes:
-    image = nibabel.MGHImage(np.stack([PIXELS] * 3, axis=2), np.diag([1.0, 2.0, 3.0, 1.0]))
-    return bytes(image.to_bytes())
-
-
-def _zip() -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for k in range(3):
-            archive.writestr(f"study/{k}", _dicom(ImagePositionPatient=[0, 0, k], InstanceNumber=k))
-    return stream.getvalue()
-
-
-def _picture(kind: str) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(PIXELS.astype(np.uint8)).save(stream, format=kind)
-    return stream.getvalue()
-
-
-@cache
-def _seed(name: str) -> bytes:
-    makers: dict[str, Any] = {
-        "x.nii": _nifti,
-        "two.nii": lambda: _nifti(nibabel.Nifti2Image),
-        "x.nii.gz": lambda: gzip.compress(_nifti(), mtime=0),
-        "x.dcm": _dicom,
-        "enhanced.dcm": _enhanced,
-        "rle.dcm": _rle,
-        "3D.npz": _npz,
-        "x.nrrd": lambda: _nrrd("raw"),
-        "gz.nrrd": lambda: _nrrd("gzip"),
-        "bz.nrrd": lambda: _nrrd("bzip2"),
-        "text.nrrd": lambda: _nrrd("ascii"),
-        "x.mha": lambda: _metaimage(packed=False),
-        "packed.mha": lambda: _metaimage(packed=True),
-        "x.mgh": _mgh,
-        "x.zip": _zip,
-        "x.mgz": lambda: gzip.compress(_mgh(), mtime=0),
-        "x.png": lambda: _picture("PNG"),
-        "x.tif": lambda: _picture("TIFF"),
-        "x.bmp": lambda: _picture("BMP"),
-    }
-    return bytes(makers[name]())
-
-
-NAMES = [
-    "x.nii", "two.nii", "x.nii.gz", "x.dcm", "enhanced.dcm", "rle.dcm", "3D.npz", "x.png", "x.tif", "x.bmp",
-    "x.nrrd", "gz.nrrd", "bz.nrrd", "text.nrrd", "x.mha", "packed.mha", "x.mgh", "x.mgz", "x.zip",
-]  # fmt: skip
 BYTE = st.one_of(st.sampled_from([0, 1, 127, 128, 255]), st.integers(0, 255))
 EDIT = st.tuples(st.sampled_from(["set", "cut", "insert", "double"]), st.integers(0, 2**20), BYTE, st.integers(1, 9))
 
@@ -202,7 +60,7 @@ def _survives(name: str, raw: bytes) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_seeds_are_images(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(_seed(name))
+    (tmp_path / name).write_bytes(seed(name))
     assert load(tmp_path / name).shape[:2] in ((12, 10), (10, 12))
 
 
@@ -217,14 +75,14 @@ def test_seeds_are_images(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, int, int]]) -> None:
-    _survives(name, _mutated(_seed(name), edits))
+    _survives(name, _mutated(seed(name), edits))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(EDIT, min_size=1, max_size=6))
 def test_mutated_files_raise_nothing_but_our_own_errors(name: str, edits: list[tuple[str, int, int, int]]) -> None:
-    _survives(name, _mutated(_seed(name), edits))
+    _survives(name, _mutated(seed(name), edits))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -238,7 +96,7 @@ def test_any_positions_of_slices_are_survived_even_when_forced(
     with tempfile.TemporaryDirectory() as folder:
         for number, (height, instance) in enumerate(places):
             position = [0, 0, f"{height:.6g}"] if instance else None
-            slice_ = _dicom(ImagePositionPatient=position, InstanceNumber=instance or 1)
+            slice_ = dicom_slice(ImagePositionPatient=position, InstanceNumber=instance or 1)
             (Path(folder) / f"{number}").write_bytes(slice_)
         try:
             found = load(folder, force=True, volume=volume)
@@ -258,7 +116,7 @@ def test_any_positions_of_slices_are_survived_even_when_forced(
 def test_any_field_values_in_a_nifti_header_are_survived(
     dim: list[int], datatype: int, floats: list[float], codes: list[int]
 ) -> None:
-    header = nibabel.Nifti1Header(_seed("x.nii")[:348], check=False)
+    header = nibabel.Nifti1Header(seed("x.nii")[:348], check=False)
     header["dim"] = [dim[0] % 9, *dim[1:]] if dim[0] % 2 else [3, 12, 10, 3, 1, 1, 1, 1]
     header["datatype"] = datatype
     header["pixdim"], header["scl_slope"], header["scl_inter"] = floats[:8], floats[8], floats[9]
@@ -266,7 +124,7 @@ def test_any_field_values_in_a_nifti_header_are_survived(
     header["quatern_b"], header["quatern_c"], header["quatern_d"] = floats[22:25]
     header["qform_code"], header["sform_code"], header["xyzt_units"] = codes[0], codes[1], codes[2] % 256
     header["vox_offset"] = 352 if codes[0] else floats[25]
-    _survives("x.nii", header.binaryblock + _seed("x.nii")[348:] + bytes(4096))
+    _survives("x.nii", header.binaryblock + seed("x.nii")[348:] + bytes(4096))
 
 
 HEADER_WORD = st.one_of(
@@ -289,7 +147,7 @@ META_FIELDS = (
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NRRD_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join), st.booleans())
 def test_any_field_in_a_nrrd_header_is_survived(field: str, value: str, replaced: bool) -> None:
-    head, _, data = _seed("x.nrrd").partition(b"\n\n")
+    head, _, data = seed("x.nrrd").partition(b"\n\n")
     lines = [line for line in head.split(b"\n") if not (replaced and line.startswith(field.encode() + b":"))]
     _survives("x.nrrd", b"\n".join([*lines, f"{field}: {value}".encode()]) + b"\n\n" + data)
 
@@ -297,7 +155,7 @@ def test_any_field_in_a_nrrd_header_is_survived(field: str, value: str, replaced
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(META_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join))
 def test_any_field_in_a_metaimage_header_is_survived(field: str, value: str) -> None:
-    head, last, data = _seed("x.mha").partition(b"ElementDataFile = LOCAL\n")
+    head, last, data = seed("x.mha").partition(b"ElementDataFile = LOCAL\n")
     _survives("x.mha", head + f"{field} = {value}\n".encode() + last + data)
 
 
@@ -318,7 +176,7 @@ def test_any_attribute_values_in_a_dicom_file_are_survived(
 ) -> None:
     _survives(
         "x.dcm",
-        _dicom(
+        dicom_slice(
             Rows=rows,
             Columns=columns,
             BitsAllocated=bits,
