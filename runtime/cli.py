@@ -36,7 +36,7 @@ examples:
   lite-infer ct.nii.gz --box liver=10,20,80,90@40     the same on slice 40, with a name
   lite-infer ct.nii.gz --box 10,20,5,80,90,40         a box through slices 5 to 40
   lite-infer photo.png --box 30,30,200,180 --preview  a 2-D image
-other commands: lite-infer info FILE | demo | cache info | cache clear | perf
+other commands: lite-infer info FILE | demo | cache info | cache clear | doctor | perf
 
 Boxes are voxel indices in file order, 0-based, both ends inclusive. Research use only, unless you validate
 the results for your purpose."""
@@ -59,6 +59,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _demo(arguments[1:])
     if command == "info":
         return _info(arguments[1:])
+    if command == "doctor":
+        return _doctor(arguments[1:])
     return _segment(_segment_parser().parse_args(_joined(arguments)))
 
 
@@ -274,6 +276,20 @@ def _info(arguments: list[str]) -> int:
     else:
         print(info_report(found, uids=options.uids))
     return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    """Say what is installed, what this computer can do and what does not work: for bug reports, without names."""
+    from runtime._cli_doctor import doctor_report
+    from runtime._doctor import diagnosis
+
+    parser = CommandParser(prog="lite-infer doctor", description=_doctor.__doc__)
+    parser.add_argument("--json", action="store_true", help="print as JSON (docs/json-summary.md)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    found = diagnosis()
+    print(json.dumps(found, indent=2, allow_nan=False) if options.json else doctor_report(found))
+    return 1 if found["problems"] else 0
 
 
 def _cache(arguments: list[str]) -> int:

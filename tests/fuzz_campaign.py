@@ -146,11 +146,12 @@ def main() -> None:
                 attempt_manifest(rng, folder / "now")
             else:
                 attempt(rng, rng.choice(corpus), folder / "now")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever escapes is what we look for
             kept = folder / f"finding_{number}"
             shutil.copytree(folder / "now", kept, dirs_exist_ok=True)
             (folder / f"finding_{number}.txt").write_text(traceback.format_exc())
-            print(json.dumps({"number": number, "what": f"{type(error).__name__}: {error}"}), flush=True)
+            sys.stdout.write(json.dumps({"number": number, "what": f"{type(error).__name__}: {error}"}) + "\n")
+            sys.stdout.flush()
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from runtime.backends.base import BackendOptions
 
-__all__ = ["OrtBackend"]
+__all__ = ["OrtBackend", "check_loads"]
 
 _TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 _ERRORS_ONLY = 3
@@ -58,6 +58,11 @@ def _import_onnxruntime() -> ModuleType:
     onnxruntime.disable_telemetry_events()  # Windows has no switch in the environment
     module: ModuleType = onnxruntime
     return module
+
+
+def check_loads() -> None:
+    """Raise `BackendUnavailable` where ONNX Runtime is not installed or does not load."""
+    _import_onnxruntime()
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from runtime.io._dicom_header import Frame, read_dataset
 from runtime.io._quiet import quiet
 from runtime.io._reading import foreign
 
-__all__ = ["read_pixels"]
+__all__ = ["IMAGECODECS_SYNTAXES", "JPEG_LOSSY12", "PACKAGES", "read_pixels"]
 
-_JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
-_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
+IMAGECODECS_SYNTAXES = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _RLE = "1.2.840.10008.1.2.5"
-_PACKAGES = {
+PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",
+    "1.2.840.10008.1.2.4.51": "pillow",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
     "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
@@ -175,7 +176,7 @@ def _decoded(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDAr
         raise ImageError(msg)
     syntax = str(_transfer_syntax(path, dataset))
     bits = int(dataset.get("BitsStored") or 8)
-    if syntax in _JPEG_LOSSLESS or (syntax == _JPEG_LOSSY12 and bits > 8):
+    if syntax in IMAGECODECS_SYNTAXES or (syntax == JPEG_LOSSY12 and bits > 8):
         source = _jpeg_frames(path, dataset, indices)
     else:
         source = _pydicom_frames(path, dataset, indices, syntax)
@@ -203,7 +204,7 @@ def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: s
     with foreign(path, f"a DICOM file of a known transfer syntax (it says {syntax})"):
         available = get_decoder(syntax).is_available
     if not available:
-        need = _PACKAGES.get(syntax, "another program that converts it")
+        need = PACKAGES.get(syntax, "another program that converts it")
         msg = f"{path}: its transfer syntax {syntax} needs a decoder that is not installed; install {need}"
         raise ImageError(msg)
     single = int(dataset.get("NumberOfFrames") or 1) == 1

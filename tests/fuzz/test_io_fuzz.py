@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel
 import pytest
+from fuzz_length import FUZZ_TIMES
 from fuzz_seeds import NAMES, dicom_slice, seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,8 +25,8 @@ BYTE = st.one_of(st.sampled_from([0, 1, 127, 128, 255]), st.integers(0, 255))
 EDIT = st.tuples(st.sampled_from(["set", "cut", "insert", "double"]), st.integers(0, 2**20), BYTE, st.integers(1, 9))
 
 
-def _mutated(seed: bytes, edits: list[tuple[str, int, int, int]]) -> bytes:
-    raw = bytearray(seed)
+def _mutated(original: bytes, edits: list[tuple[str, int, int, int]]) -> bytes:
+    raw = bytearray(original)
     for kind, place, byte, length in edits:
         start = place % max(1, len(raw))
         if kind == "set":
@@ -79,13 +80,13 @@ def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(EDIT, min_size=1, max_size=6))
 def test_mutated_files_raise_nothing_but_our_own_errors(name: str, edits: list[tuple[str, int, int, int]]) -> None:
     _survives(name, _mutated(seed(name), edits))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.floats(-1e4, 1e4), st.sampled_from(["1", "2", "-7", ""])), min_size=1, max_size=6),
     st.sampled_from([None, 0, 1]),
@@ -106,7 +107,7 @@ def test_any_positions_of_slices_are_survived_even_when_forced(
         assert len(found.source.frames) == found.shape[2]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.integers(-32768, 32767), min_size=8, max_size=8),
     st.sampled_from([2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 1792, 2304]),
@@ -144,7 +145,7 @@ META_FIELDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NRRD_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join), st.booleans())
 def test_any_field_in_a_nrrd_header_is_survived(field: str, value: str, replaced: bool) -> None:
     head, _, data = seed("x.nrrd").partition(b"\n\n")
@@ -152,7 +153,7 @@ def test_any_field_in_a_nrrd_header_is_survived(field: str, value: str, replaced
     _survives("x.nrrd", b"\n".join([*lines, f"{field}: {value}".encode()]) + b"\n\n" + data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(META_FIELDS), st.lists(HEADER_WORD, max_size=5).map(" ".join))
 def test_any_field_in_a_metaimage_header_is_survived(field: str, value: str) -> None:
     head, last, data = seed("x.mha").partition(b"ElementDataFile = LOCAL\n")
@@ -162,7 +163,7 @@ def test_any_field_in_a_metaimage_header_is_survived(field: str, value: str) -> 
 DECIMAL = st.one_of(st.floats(-1e6, 1e6).map(lambda value: f"{value:.6g}"), st.sampled_from(["0", "-1", "1e308", ""]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 * FUZZ_TIMES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from([0, 1, 12, 65535]),
     st.sampled_from([0, 1, 10, 65535]),

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundle_factory import manifest_data
+from fuzz_length import FUZZ_TIMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +75,7 @@ def check(text: bytes | str) -> None:
         assert path.isprintable()
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ_TIMES)
 @given(mutated())
 def test_mutated_manifests_raise_only_bundle_errors(text: str) -> None:
     check(text)
