@@ -203,7 +203,7 @@ def _extra_row(family: Family) -> dict[str, Any] | None:
 def _prompts(prompts: Prompts) -> list[str]:
     """What a system is prompted with, in the words of the command line."""
     mask = [] if prompts.mask is None else ["scribble" if prompts.mask.kind == "scribble" else "mask"]
-    box = ["box"] if prompts.box is not None else []
+    box = ["auto"] if prompts.finds_alone else ["box"] if prompts.box is not None else []
     points = ["points"] if prompts.points is not None else []
     modality = ["modality"] if prompts.modality is not None else []
     return [*box, *points, *mask, *modality, *(crop.name for crop in prompts.crops), *prompts.vectors]

@@ -20,13 +20,26 @@ from numpy.typing import NDArray
 
 from runtime.errors import BundleError
 
-__all__ = ["Goldens", "boolean_masks", "decoded_size", "read_goldens", "rows_asked", "sample_like", "stand_in"]
+__all__ = [
+    "Goldens",
+    "boolean_masks",
+    "decoded_size",
+    "read_goldens",
+    "refined",
+    "rows_asked",
+    "sample_like",
+    "stand_in",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _IMAGE_CASE = re.compile(r"case_\d+\.npz")
 _IMAGE_ARRAYS = ("image", "embedding_sample", "low_res_logits", "mask")
-_ASKED = {"boxes": ("prompt_boxes", "iou"), "domain_seq": ()}
+_ASKED = {
+    "boxes": ("prompt_boxes", "iou"),
+    "boxes_label": ("prompt_boxes", "coarse_row_col_step", "fine_all_logits", "fine_all_step"),
+    "domain_seq": (),
+}
 """What tells the question to the decoder, and what comes with it."""
 
 
@@ -62,7 +75,8 @@ def _is_image(path: Path) -> bool:
 def _read_image(path: Path) -> Arrays:
     arrays = _read(path, ())
     asked = next((name for name in _ASKED if name in arrays), "boxes")
-    return _complete(path, arrays, (*_IMAGE_ARRAYS, asked, *_ASKED[asked]))
+    complete = _complete(path, arrays, (*_IMAGE_ARRAYS, asked, *_ASKED[asked]))
+    return {**complete, "boxes": arrays[asked]} if asked == "boxes_label" else complete
 
 
 def _read(path: Path, wanted: tuple[str, ...]) -> Arrays:
@@ -119,6 +133,16 @@ def boolean_masks(arrays: Arrays) -> NDArray[np.bool_] | None:
         return None
     shape = tuple(int(side) for side in arrays["mask_shape"])
     return np.unpackbits(arrays["mask"])[: int(np.prod(shape))].reshape(shape).astype(np.bool_)
+
+
+def refined(arrays: Arrays, coarse: NDArray[np.bool_], fine: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Masks (N, H, W) of which the authors' code refined some points: a run of them, by the order of its sort."""
+    masks = coarse.copy().reshape(len(coarse), -1)
+    first = int(arrays["official_selected_sorted_head"][0])
+    run = slice(first, first + int(arrays["official_selected_count"]))
+    masks[:, run] = fine.reshape(len(fine), -1)[:, run]
+    whole: NDArray[np.bool_] = masks.reshape(coarse.shape)
+    return whole
 
 
 def stand_in(call: int, box: NDArray[Any], side: int) -> NDArray[np.float32]:

@@ -52,10 +52,6 @@ def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
     import torch
     from onnxscript import optimizer
 
-    free = (torch.export.Dim("prompts", min=1), graph.per_prompt), (torch.export.Dim("points", min=1), graph.per_point)
-    dynamic = {
-        name: {axis: size for axis, (size, names) in enumerate(free) if name in names} or None for name in graph.inputs
-    }
     module = graph.module.eval()
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -64,7 +60,7 @@ def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=OPSET,
-            dynamic_shapes=tuple(dynamic.values()),
+            dynamic_shapes=_free_axes(graph),
             dynamo=True,
             verbose=False,
         )
@@ -74,6 +70,18 @@ def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
         if half_weights:
             _halve(program.model)
         program.save(path, external_data=False)
+
+
+def _free_axes(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
+    """Axes of each input whose length is free at run time, as torch's exporter wants them."""
+    from torch.export import Dim
+
+    free = (Dim("prompts", min=1), graph.per_prompt), (Dim("points", min=1), graph.per_point)
+    own = {name: {0: Dim(name, min=1)} for name in graph.own_length}
+    return tuple(
+        own.get(name) or {axis: size for axis, (size, names) in enumerate(free) if name in names} or None
+        for name in graph.inputs
+    )
 
 
 def _drop_exporter_notes(model: Any) -> None:

@@ -19,6 +19,7 @@ from export.golden import (
     boolean_masks,
     decoded_size,
     read_goldens,
+    refined,
     rows_asked,
     sample_like,
     stand_in,
@@ -90,6 +91,8 @@ def verify(bundle: Path, goldens: Path, *, backends: Sequence[str]) -> Iterator[
         with runtime.Session(bundle, backend=backend, precision="fp32", cache=False) as session:
             for case, arrays in cases.images.items():
                 yield from _check_image(case, arrays, session)
+                if "fine_all_logits" in arrays:
+                    yield _check_fine(case, arrays, session, bundle)
             if cases.volume is not None:
                 with _Calls(cases.volume, session, bundle) as calls:
                     yield from _check_calls(calls)
@@ -123,17 +126,34 @@ def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterato
         together: dict[str, Any] = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
         decoded = [session.decode(replace(embedding, original_size=size), **together)]
     logits = np.concatenate([one.low_res_logits for one in decoded])
-    deviation = float(arrays["low_res_logits"].std())
-    difference = _largest(logits, arrays["low_res_logits"]) / deviation
+    deviation, step = float(arrays["low_res_logits"].std()), int(arrays.get("coarse_row_col_step", 1))
+    difference = _largest(logits[:, ::step, ::step], arrays["low_res_logits"]) / deviation
     yield Check(case, backend, "low_res_logits", difference, limits.logits)
     if "iou" in arrays:
         scores = np.concatenate([one.scores for one in decoded])
         yield Check(case, backend, "score", _largest(scores, arrays["iou"]), limits.score)
     masks = np.concatenate([one.masks for one in decoded])
+    if "official_selected_count" in arrays:
+        masks = refined(arrays, masks, np.concatenate([one.candidates[:, 1] for one in decoded]))
     yield Check(case, backend, "mask", _wrong_pixels(masks, arrays), limits.mask)
     if decoded is not alone:
         difference = _largest(np.concatenate([one.low_res_logits for one in alone]), logits) / deviation
         yield Check(case, backend, "one box at a time", difference, limits.together)
+
+
+def _check_fine(case: str, arrays: Arrays, session: runtime.Session, bundle: Path) -> Check:
+    """Logits of the second candidate, which the session keeps to itself."""
+    manifest, step, wanted = session.manifest, int(arrays["fine_all_step"]), arrays["fine_all_logits"]
+    tensors, size = session.encode(arrays["image"]).tensors, decoded_size(arrays)
+    inputs = {one.name: tensors[one.name].astype(one.dtype) for one in manifest.embedding}
+    inputs["boxes"] = frame_of(manifest, size).boxes_to_input(arrays["boxes"])
+    inputs["output_size"] = np.array(size)
+    inputs["rows"], inputs["columns"] = (np.arange(0, side, step) for side in size)
+    decoder = open_backend(session.backend, open_bundle(bundle), "decoder", BackendOptions(precision="fp32"))
+    found = decoder.run(inputs)["low_res_logits"][:, 1]
+    decoder.close()
+    limit = LIMITS[manifest.weights].logits
+    return Check(case, session.backend, "refined logits", _largest(found, wanted) / float(wanted.std()), limit)
 
 
 def _wrong_pixels(masks: NDArray[np.bool_], arrays: Arrays) -> float:

@@ -45,6 +45,8 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("modalities: empty, though prompts.modality asks for one of them")
     if manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits" and manifest.prompts.mask.derived:
         found.append("prompts.mask.derived: belongs to kind scribble")
+    if manifest.input.spectrum == "image":
+        found.append("input.spectrum: the encoder would have two inputs 'image'")
     found += _of_points(manifest)
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
@@ -94,7 +96,7 @@ def _repeated_inputs(manifest: Manifest) -> list[str]:
     names += ["points", "point_labels"] if prompts.points is not None else []
     names += ["masks", "has_mask"] if prompts.mask is not None else []
     names += ["modality"] if prompts.modality is not None else []
-    names += ["output_size"] if manifest.output.implicit else []
+    names += ["output_size", "rows", "columns"] if manifest.output.implicit else []
     names += [crop.name for crop in prompts.crops] + list(prompts.vectors)
     repeated = sorted({name for name in names if names.count(name) > 1})
     return [f"prompts: the decoder would have several inputs {name!r}" for name in repeated]

@@ -63,10 +63,18 @@ def crop_vectors(outputs: Mapping[str, NDArray[Any]], crop: Crop, count: int) ->
     return found
 
 
-def prediction(manifest: Manifest, runs: Sequence[Mapping[str, NDArray[Any]]], frame: Frame) -> Prediction:
-    """Masks and scores from the decoder's outputs, candidates sorted best first; of several runs the best ones."""
+def prediction(
+    manifest: Manifest,
+    runs: Sequence[Mapping[str, NDArray[Any]]],
+    frame: Frame,
+    size: tuple[int, int] | None = None,
+) -> Prediction:
+    """Masks and scores from the decoder's outputs, candidates sorted best first; of several runs the best ones.
+
+    The logits are of that size, or of the one that the manifest says.
+    """
     spec = manifest.output
-    found = [_logits_and_scores(spec, outputs) for outputs in runs]
+    found = [_logits_and_scores(spec, outputs, size or spec.low_res_size) for outputs in runs]
     logits, scores = found[0] if len(found) == 1 else map(partial(np.concatenate, axis=1), zip(*found, strict=True))
     shape = (logits.shape[0], spec.candidates)
     if spec.scores and scores.shape[1] > 1:
@@ -88,9 +96,9 @@ def prediction(manifest: Manifest, runs: Sequence[Mapping[str, NDArray[Any]]], f
 
 
 def _logits_and_scores(
-    spec: Output, outputs: Mapping[str, NDArray[Any]]
+    spec: Output, outputs: Mapping[str, NDArray[Any]], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits = _output(outputs, "low_res_logits", (spec.candidates, *spec.low_res_size))
+    logits = _output(outputs, "low_res_logits", (spec.candidates, *size))
     shape = logits.shape[:2]
     return logits, _output(outputs, "scores", shape[1:]) if spec.scores else np.full(shape, np.nan, np.float32)
 

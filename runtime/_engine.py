@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime import _decoding, _prompt_arrays
 from runtime._crops import crop_arrays
+from runtime._implicit import evaluated, size_to_evaluate
 from runtime.backends import (
     Backend,
     BackendOptions,
@@ -30,7 +31,7 @@ from runtime.cache import EmbeddingCache, cache_directory, content_digest, embed
 from runtime.errors import PromptError, SessionStateError
 from runtime.manifest import Crop, Manifest
 from runtime.propagate import SlicePrompt
-from runtime.transforms import Frame, check_supported, encoder_input, frame_of
+from runtime.transforms import Frame, check_supported, encoder_input, frame_of, spectrum
 from runtime.types import Embedding, Prediction
 
 __all__ = ["Engine"]
@@ -102,7 +103,10 @@ class Engine:
         cached = tensors is not None
         if tensors is None:
             tensor = encoder_input(pixels, self.manifest.input, frame)
-            outputs = self.graph("encoder").run({"image": tensor})
+            inputs = {"image": tensor}
+            if self.manifest.input.spectrum is not None:
+                inputs[self.manifest.input.spectrum] = spectrum(tensor)
+            outputs = self.graph("encoder").run(inputs)
             tensors = _decoding.stored(self.manifest, outputs)
             self.cache.put(key, tensors)
         kept = _own(pixels) if self.manifest.prompts.crops else None
@@ -120,19 +124,32 @@ class Engine:
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
-        return self.predict(embedding, arrays, frame, boxes)
+        return self.predict(embedding, arrays, frame, boxes, size_to_evaluate(self.manifest, frame))
 
     def predict(
-        self, embedding: Embedding, prompts: dict[str, NDArray[Any]], frame: Frame, boxes: NDArray[Any] | None
+        self,
+        embedding: Embedding,
+        prompts: dict[str, NDArray[Any]],
+        frame: Frame,
+        boxes: NDArray[Any] | None,
+        size: tuple[int, int] | None,
     ) -> Prediction:
-        """Run the decoder on its inputs; the boxes (N, 4) are in image pixels, for what is cut from the image."""
-        inputs = {**_decoding.restored(self.manifest, embedding.tensors), **prompts}
+        """Run the decoder on its inputs.
+
+        The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s.
+        """
+        shared = _decoding.restored(self.manifest, embedding.tensors)
         for crop in self.manifest.prompts.crops:
-            if crop.name not in inputs:
-                inputs[crop.name] = self._cropped(crop, embedding, boxes)
-        decoder = self.graph("decoder")
-        guesses = _prompt_arrays.box_guesses(self.manifest, inputs)
-        return _decoding.prediction(self.manifest, [decoder.run({**inputs, **guess}) for guess in guesses], frame)
+            if crop.name not in prompts:
+                prompts[crop.name] = self._cropped(crop, embedding, boxes)
+        if "modality" in prompts:
+            shared["modality"] = prompts.pop("modality")
+        decoder, guesses = self.graph("decoder"), _prompt_arrays.box_guesses(self.manifest, prompts)
+        if size is None:
+            runs = [decoder.run({**shared, **prompts, **guess}) for guess in guesses]
+        else:
+            runs = [evaluated(decoder.run, shared, {**prompts, **guess}, size) for guess in guesses]
+        return _decoding.prediction(self.manifest, runs, frame, size)
 
     def _cropped(self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None) -> NDArray[np.float32]:
         """What the decoder reads of the image inside the boxes, directly or through a third graph."""

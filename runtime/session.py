@@ -18,6 +18,7 @@ from runtime import _decoding, _prompt_arrays
 from runtime._cut import cut_to_boxes
 from runtime._engine import Engine
 from runtime._extra import extra_arrays
+from runtime._implicit import size_to_evaluate
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import default_threads
@@ -192,6 +193,7 @@ class Session:
         scribbles: ArrayLike | None = None,
         modality: str | int | None = None,
         extra: Mapping[str, ArrayLike] | None = None,
+        output_size: tuple[int, int] | None = None,
     ) -> Prediction:
         """Predict one mask per prompt on an encoded image; one in all where the bundle finds the object itself.
 
@@ -218,6 +220,9 @@ class Session:
             Arrays that the bundle takes beside the prompts, by the manifest's names, with N rows or one row for all:
             every name of ``manifest.prompts.vectors``, and any of ``manifest.prompts.crops`` in place of what would be
             cut from the image.
+        output_size : tuple of 2 int, optional
+            Rows and columns at which a decoder that is a function of position is evaluated, 16777216 points at most.
+            Default: the image's own. Masks have the size of the image whatever it is.
 
         Returns
         -------
@@ -227,7 +232,8 @@ class Session:
         Raises
         ------
         PromptError
-            If a prompt is malformed, outside the image, missing, or not understood by the bundle.
+            If a prompt is malformed, outside the image, missing, or not understood by the bundle, or a size is asked
+            for that the bundle cannot be evaluated at.
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
@@ -237,8 +243,9 @@ class Session:
         given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality, extra)
         arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
         limits = _prompt_arrays.cutting_boxes(self.manifest, frame, boxes)
+        size = size_to_evaluate(self.manifest, frame, output_size)
         placed = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
-        prediction = self._engine.predict(embedding, arrays, frame, placed)
+        prediction = self._engine.predict(embedding, arrays, frame, placed, size)
         return prediction if limits is None else cut_to_boxes(prediction, limits.tolist())
 
     def segment(
@@ -339,6 +346,7 @@ class Session:
         chosen = _prompt_arrays.modality_index(self.manifest, modality)
         beside = extra_arrays(self.manifest, extra, len(objects))
         frame = frame_of(self.manifest, view.shape[:2])
+        size_to_evaluate(self.manifest, frame)
 
         def decode(embedding: Embedding, prompt: SlicePrompt, number: int) -> Prediction:
             own = {name: rows[number : number + 1] for name, rows in beside.items()}

@@ -23,6 +23,7 @@ __all__ = [
     "frame_of",
     "masks_from_logits",
     "resized_label_box",
+    "spectrum",
 ]
 
 _RESIZES = {
@@ -136,10 +137,13 @@ def check_supported(manifest: Manifest) -> None:
         missing.append("prompts.points or prompts.mask without boxes for the decoder")
     if prompts.crops and (prompts.box is None or prompts.box.use != "required"):
         missing.append("prompts.crops without a required box")
-    if manifest.input.spectrum is not None:
-        missing.append("input.spectrum")
     if manifest.output.implicit:
-        missing.append("output.implicit")
+        other = {
+            "input.resize longest_side": manifest.input.resize != "stretch",
+            "output.upsample via_input": manifest.output.upsample != "direct",
+            "prompts.mask of kind logits": prompts.mask is not None and prompts.mask.kind == "logits",
+        }
+        missing += [f"output.implicit with {what}" for what, found in other.items() if found]
     if missing:
         msg = (
             f"bundle {manifest.name!r} needs {'; '.join(missing)}, which this version of lite-infer does not "
@@ -192,6 +196,31 @@ def encoder_input(image: NDArray[np.uint8], spec: Input, frame: Frame) -> NDArra
         std=spec.normalise.std or (),
     )
     return kernels.encoder_input(image, options)
+
+
+def spectrum(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Magnitude of an image's spectrum, the second input of encoders that read one.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (1, C, rows, columns)
+        The encoder's input, values 0 to 1; its first plane counts (red).
+
+    Returns
+    -------
+    spectrum : ndarray of float32, shape (1, C, rows, columns)
+        Magnitude of the 2-D Fourier transform of 255 times that plane, zero frequency in the middle, 0 to 1 between
+        its smallest and its largest value; zeros for a spectrum of one value. The planes are equal.
+
+    Notes
+    -----
+    As I-MedSAM computes it, in float64 (Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment
+    Anything, ECCV 2024).
+    """
+    magnitude = np.abs(np.fft.fftshift(np.fft.fft2(255 * image[0, 0].astype(np.float64))))
+    magnitude -= magnitude.min()
+    plane = (magnitude / (magnitude.max() or 1)).astype(np.float32)
+    return np.ascontiguousarray(np.broadcast_to(plane, image.shape))
 
 
 def _crop_size(frame: Frame, logits_size: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle_factory import write_bundle
+from onnx import TensorProto
 from tiny_bundle import CLICKS, SIDE, Tail, graph_bytes, tiny_bundle
 from tiny_graphs import Graph
 
@@ -109,3 +111,90 @@ def content_bundle(folder: Path, *, length: int | None = 3, **crops: Any) -> Pat
         "vectors": {"bias": 2},
     }
     return tiny_bundle(folder, tail=tail, third={"brightest": graph_bytes(third)}, prompts=prompts)
+
+
+_FLOATS = {"to": TensorProto.FLOAT}
+
+
+def _along(axis: str, index: int) -> list[tuple[Any, ...]]:
+    """Nodes from the indices of an axis to the places of its pixels in the input frame, ready to be compared."""
+    return [
+        ("Cast", [axis], [f"{axis}_float"], _FLOATS),
+        ("Add", [f"{axis}_float", "half"], [f"{axis}_middle"]),
+        ("Gather", ["sides", f"at_{index}"], [f"{axis}_count"]),
+        ("Div", ["side", f"{axis}_count"], [f"{axis}_factor"]),
+        ("Mul", [f"{axis}_middle", f"{axis}_factor"], [f"{axis}_placed"]),
+        ("Unsqueeze", [f"{axis}_placed", f"{axis}_around"], [f"{axis}_4d"]),
+    ]
+
+
+def implicit_bundle(folder: Path) -> Path:
+    """A decoder of position, 1 in the box and -1 beside it at any size, and an encoder that passes the spectrum on."""
+    picture = (1, 3, SIDE, SIDE)
+    plane, waves = (TensorSpec(name, "float32", (1, 1, SIDE, SIDE)) for name in ("plane", "waves"))
+    encoder = Graph(
+        nodes=tuple(
+            ("ReduceMean", [given], [kept], {"axes": [1], "keepdims": 1})
+            for given, kept in (("image", "plane"), ("spectrum", "waves"))
+        ),
+        inputs=(TensorSpec("image", "float32", picture), TensorSpec("spectrum", "float32", picture)),
+        outputs=(plane, waves),
+        function=lambda image, spectrum: {"plane": image.mean(1), "waves": spectrum.mean(1)},
+        constants={},
+    )
+    corners = ("left", "top", "right", "bottom")
+    nodes = [
+        ("Cast", ["output_size"], ["sides"], _FLOATS),
+        *_along("rows", 0),
+        *_along("columns", 1),
+        ("Split", ["boxes"], list(corners), {"axis": 1}),
+        *(("Reshape", [corner, "apart"], [f"{corner}_4d"]) for corner in corners),
+        ("GreaterOrEqual", ["columns_4d", "left_4d"], ["after_left"]),
+        ("LessOrEqual", ["columns_4d", "right_4d"], ["before_right"]),
+        ("GreaterOrEqual", ["rows_4d", "top_4d"], ["after_top"]),
+        ("LessOrEqual", ["rows_4d", "bottom_4d"], ["before_bottom"]),
+        ("And", ["after_left", "before_right"], ["inside_x"]),
+        ("And", ["after_top", "before_bottom"], ["inside_y"]),
+        ("And", ["inside_x", "inside_y"], ["inside"]),
+        ("Where", ["inside", "one", "minus_one"], ["raw"]),
+        ("Add", ["plane", "waves"], ["seen"]),
+        ("ReduceMean", ["seen"], ["mean"], {"keepdims": 1}),
+        ("Mul", ["mean", "zero"], ["nothing"]),
+        ("Add", ["raw", "nothing"], ["low_res_logits"]),
+    ]
+    decoder = Graph(
+        nodes=tuple(nodes),
+        inputs=(
+            plane,
+            waves,
+            TensorSpec("boxes", "float32", (None, 4)),
+            TensorSpec("output_size", "int64", (2,)),
+            TensorSpec("rows", "int64", (None,)),
+            TensorSpec("columns", "int64", (None,)),
+        ),
+        outputs=(TensorSpec("low_res_logits", "float32", (None, 1, None, None)),),
+        function=lambda **_: {},
+        constants={
+            **{name: np.array(value, np.float32) for name, value in (("half", 0.5), ("side", SIDE), ("zero", 0))},
+            **{name: np.array(value, np.float32) for name, value in (("one", 1), ("minus_one", -1))},
+            **{f"at_{index}": np.array(index, np.int64) for index in range(2)},
+            "rows_around": np.array([0, 1, 3], np.int64),
+            "columns_around": np.array([0, 1, 2], np.int64),
+            "apart": np.array([-1, 1, 1, 1], np.int64),
+        },
+    )
+    size = [SIDE, SIDE]
+    return write_bundle(
+        folder,
+        {"encoder.onnx": graph_bytes(encoder), "decoder.onnx": graph_bytes(decoder)},
+        input={
+            "size": size,
+            "resize": "stretch",
+            "interpolation": "linear",
+            "normalise": {"kind": "scale"},
+            "spectrum": "spectrum",
+        },
+        embedding=[{"name": name, "shape": [1, 1, *size]} for name in ("plane", "waves")],
+        prompts={"box": {"use": "required"}},
+        output={"low_res_size": size, "scores": False, "implicit": True},
+    )

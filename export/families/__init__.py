@@ -31,6 +31,7 @@ FAMILIES = (
     "rep_medsam",
     "swin_litemedsam",
     "esp_medsam",
+    "imedsam",
 )
 """Names of all families; each is a module of this package with a constant `FAMILY`."""
 
@@ -40,7 +41,8 @@ class Graph:
     """One graph of a bundle: a module, example inputs by name, and the names of what it gives.
 
     The first axis of the inputs and outputs named in `per_prompt` is the number of prompts, free at run time; so is
-    the second axis of the inputs named in `per_point`, the number of points of each prompt.
+    the second axis of the inputs named in `per_point`, the number of points of each prompt. The first axis of each
+    input named in `own_length` is free by itself.
     """
 
     module: nn.Module
@@ -48,6 +50,7 @@ class Graph:
     outputs: tuple[str, ...]
     per_prompt: frozenset[str] = frozenset()
     per_point: frozenset[str] = frozenset()
+    own_length: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

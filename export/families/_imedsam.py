@@ -5,7 +5,8 @@ published code once `combine` has put both together. Knows torch only.
 
 The low-rank additions to queries and values cannot be added to the weights: a gate that depends on the patches of the
 window multiplies them. At inference the published code refines an eighth of the points, chosen by a variance that is
-always zero, so by the order in which a library sorts equal numbers. Here every point has a coarse and a fine logit.
+always zero, so by the order in which a library sorts equal numbers. Here every point has a coarse and a fine logit;
+the mask is the coarse one, as it is at seven eighths of the points there.
 
 References: Wei et al., I-MedSAM: Implicit Medical Image Segmentation with Segment Anything, ECCV 2024;
 Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +25,12 @@ from torch.nn import functional
 from export.families._sam import MaskDecoder, PromptEncoder, Sam
 from export.families._vit import Attention, Block, Vit, VitSize
 
-__all__ = ["ImplicitDecoder", "SpectrumVit", "combine", "imedsam"]
+__all__ = ["ImplicitDecoder", "Place", "SpectrumVit", "Trained", "combine", "imedsam"]
 
 SIZE = VitSize(image=384)
 _EPS = 1e-6
 _RANK = 4
 _FREQUENCIES = 10
-_POINTS = 1 << 15
-"""How many points of a mask are computed at once."""
 
 
 class _LowRank(nn.Module):
@@ -124,9 +124,50 @@ def _perceptron(*widths: int) -> list[nn.Module]:
 
 
 def _through(layers: nn.Module, x: Tensor) -> Tensor:
-    """Apply layers that want (points, C) to (N, P, C)."""
-    output: Tensor = layers(x.flatten(0, 1))
-    return torch.unflatten(output, 0, x.shape[:2])
+    """Apply linear layers, batch normalisation (moved into the layer before it) and ReLU to the last axis."""
+    parts = list(layers.children())
+    for part, after in itertools.zip_longest(parts, parts[1:]):
+        if isinstance(part, nn.ReLU):
+            x = functional.relu(x)
+        elif isinstance(part, nn.Linear):
+            weight: Tensor = part.weight
+            bias: Tensor = part.bias
+            if isinstance(after, nn.BatchNorm1d):
+                assert after.running_mean is not None
+                assert after.running_var is not None
+                factor = after.weight / torch.sqrt(after.running_var + after.eps)
+                weight, bias = weight * factor[:, None], (bias - after.running_mean) * factor + after.bias
+            x = functional.linear(x, weight, bias)
+    return x
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to evaluate: the size of the whole map, int64 (2,), and which of its rows and columns, int64 (R,), (W,)."""
+
+    size: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def axes(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Index and count, as floats, of rows and of columns."""
+        height, width = self.size.float().unbind()
+        return (self.rows.float(), height), (self.columns.float(), width)
+
+
+def _between(index: Tensor, count: Tensor, side: int) -> Tensor:
+    """Weights (P, side) of bilinear interpolation from `side` values to positions of a map of `count`."""
+    source = ((index + 0.5) * (side / count) - 0.5).clamp(0, side - 1)
+    return (1 - (source[:, None] - torch.arange(side)).abs()).clamp(min=0)
+
+
+def _enlarged(maps: Tensor, place: Place) -> Tensor:
+    """Interpolate (N, h, w, C) at a place -> (N, R, W, C)."""
+    (rows, height), (columns, width) = place.axes
+    down, across = _between(rows, height, maps.shape[1]), _between(columns, width, maps.shape[2])
+    lines = torch.unflatten(down @ maps.flatten(2), 2, maps.shape[2:])  # (N, R, w, C)
+    return across @ lines
 
 
 class _SegField(nn.Module):
@@ -146,41 +187,37 @@ class _SegField(nn.Module):
         )
 
     @staticmethod
-    def waves(rows: int, columns: int) -> Tensor:
-        """Sines and cosines of z (always -1), y and x, and those three: (rows, columns, 63).
+    def waves(place: Place) -> Tensor:
+        """Sines and cosines of z (always -1), y and x, and those three: (R, W, 63).
 
-        The last bit of a coordinate is 4e-4 of the fastest wave and 2e-4 of a logit.
+        The last bit of a coordinate is 4e-4 of the fastest wave and 2e-4 of a logit: y and x, -1 to 1 from the first
+        pixel to the last, count from the nearer end, as PyTorch's ``linspace`` does.
         """
-        y, x = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns), indexing="ij")
-        zyx = torch.stack([-torch.ones_like(x), y, x], dim=-1)
+        (rows, height), (columns, width) = place.axes
+        y, x = _spaced(rows, height)[:, None], _spaced(columns, width)[None]
+        places = [one[..., None] for one in (-torch.ones(1, 1), y, x)]
         powers = 2 ** torch.linspace(0, _FREQUENCIES, _FREQUENCIES)
-        angles = ((2 * torch.pi * zyx)[..., None] * powers).flatten(2)
-        return torch.cat([torch.sin(torch.cat([angles, angles + torch.pi / 2], dim=-1)), zyx], dim=-1)
+        angles = [2 * torch.pi * one * powers for one in places]
+        parts = [torch.sin(one) for one in angles] + [torch.sin(one + torch.pi / 2) for one in angles] + places
+        return torch.cat([one.expand(y.shape[0], x.shape[1], -1) for one in parts], dim=-1)
 
-    def forward(self, upscaled: Tensor, grid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Evaluate (N, C, h, w) with positions (1, C', h', w') at `size` -> coarse and fine logits (N, 1, H, W)."""
-        rows, columns = size
-        maps = [
-            functional.interpolate(one, size=size, mode="bilinear", align_corners=False) for one in (upscaled, grid)
-        ]
-        pixels, places = (one.flatten(2).transpose(1, 2) for one in maps)
-        places = torch.cat([places, self.waves(rows, columns).reshape(1, rows * columns, -1)], dim=-1)
-        parts = [
-            self._points(some, where)
-            for some, where in zip(torch.split(pixels, _POINTS, 1), torch.split(places, _POINTS, 1), strict=True)
-        ]
-        coarse, fine = (torch.cat(logits, dim=1) for logits in zip(*parts, strict=True))
-        return coarse.reshape(-1, 1, rows, columns), fine.reshape(-1, 1, rows, columns)
-
-    def _points(self, pixels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate (N, P, C) at the points (1, P, C') -> coarse and fine logits (N, P, 1)."""
+    def forward(self, upscaled: Tensor, grid: Tensor, place: Place) -> Tensor:
+        """Evaluate (N, h, w, C) with positions (1, h', w', C') at a place -> coarse and fine logits (N, 2, R, W)."""
         first, second, coarse_head, fine_head = self.seg_net
         assert isinstance(coarse_head, nn.ModuleList)
         assert isinstance(fine_head, nn.ModuleList)
-        inputs = torch.cat([pixels, places.expand(pixels.shape[0], -1, -1)], dim=-1)
+        pixels = _enlarged(upscaled, place)
+        where = torch.cat([_enlarged(grid, place), self.waves(place)[None]], dim=-1)
+        inputs = torch.cat([pixels, where.expand(pixels.shape[0], -1, -1, -1)], dim=-1)
         coarse = _through(coarse_head[0], _through(first, inputs))
         fine = _through(fine_head[0], _through(second, torch.cat([inputs, coarse[..., 1:]], dim=-1)))
-        return coarse[..., :1], fine
+        return torch.stack([coarse[..., 0], fine[..., 0]], dim=1)
+
+
+def _spaced(index: Tensor, count: Tensor) -> Tensor:
+    """Positions of -1 to 1, ends included, by index; -1 alone where there is one."""
+    step = 2 / (count - 1).clamp(min=1)
+    return torch.where(index < count / 2, index * step - 1, 1 - (count - 1 - index) * step)
 
 
 class ImplicitDecoder(MaskDecoder):
@@ -190,39 +227,62 @@ class ImplicitDecoder(MaskDecoder):
         super().__init__(width)
         self.seg_field = _SegField(width // 8, width)
 
-    def evaluate(self, image: Tensor, prompt: Tensor, grid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Decode (1, C, h, w) with tokens (N, T, C) at `grid` (h * w, C) -> coarse and fine logits (N, 1, H, W)."""
+    def evaluate(self, image: Tensor, prompt: Tensor, grid: Tensor, place: Place) -> Tensor:
+        """Decode (1, C, h, w) with tokens (N, T, C) at `grid` (h * w, C) -> coarse and fine logits (N, 2, R, W)."""
         shape = image.shape[-2:]
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
         _, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
-        upscaled = self.output_upscaling(torch.unflatten(pixels.transpose(1, 2), 2, shape))
-        coarse, fine = self.seg_field(upscaled, torch.unflatten(grid.T[None], 2, shape), size)
-        return coarse, fine
+        maps = self.output_upscaling(torch.unflatten(pixels.transpose(1, 2), 2, shape)).permute(0, 2, 3, 1)
+        logits: Tensor = self.seg_field(maps, torch.unflatten(grid[None], 1, shape), place)
+        return logits
 
 
-def imedsam() -> Sam:
+def imedsam(size: VitSize = SIZE) -> Sam:
     """The model, with the parameter names that `combine` gives."""
-    prompts = PromptEncoder(256, embedding_size=(SIZE.grid,) * 2, input_size=(SIZE.image,) * 2)
-    return Sam(SpectrumVit(SIZE), prompts, ImplicitDecoder(256))
+    return Sam(SpectrumVit(size), _prompt_encoder(size), ImplicitDecoder(size.outputs))
 
 
-def combine(sam: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put SAM's image encoder, resized to 384 pixels, and what was trained on top of it into one state dict."""
+def _prompt_encoder(size: VitSize) -> PromptEncoder:
+    return PromptEncoder(size.outputs, embedding_size=(size.grid,) * 2, input_size=(size.image,) * 2)
+
+
+class Trained(nn.Module):
+    """What the published file holds, under its names: additions to SAM's encoder, prompt encoder and decoder."""
+
+    def __init__(self, size: VitSize = SIZE) -> None:
+        super().__init__()
+        self.size = size
+        self.image_encoder = nn.Module()
+        self.image_encoder.blocks = nn.ModuleList(
+            nn.ModuleDict({"freq_adapter": _Adapter(size.width), "freq_norm": nn.LayerNorm(size.width, _EPS)})
+            for _ in range(size.depth)
+        )
+        self.prompt_encoder = _prompt_encoder(size)
+        self.mask_decoder = ImplicitDecoder(size.outputs)
+        for index in range(2 * size.depth):
+            self.register_parameter(f"w_a_{index:03d}", nn.Parameter(torch.zeros(_RANK, size.width)))
+            self.register_parameter(f"w_b_{index:03d}", nn.Parameter(torch.zeros(size.width, _RANK)))
+        for index in range(size.depth):
+            self.register_parameter(f"w_g_{index:03d}", nn.Parameter(torch.zeros(1, size.width)))
+
+
+def combine(sam: Mapping[str, Tensor], trained: Mapping[str, Tensor], size: VitSize = SIZE) -> dict[str, Tensor]:
+    """Put SAM's image encoder, resized to the smaller input, and what was trained on top of it into one state dict."""
     weights = {name: value for name, value in sam.items() if name.startswith("image_encoder.")}
     weights |= {name: value for name, value in trained.items() if not name.startswith("w_")}
-    for index in range(SIZE.depth):
+    for index in range(size.depth):
         attention = f"image_encoder.blocks.{index}.attn"
         for place, part in enumerate(("lora_q", "lora_v")):
             weights[f"{attention}.{part}.a.weight"] = trained[f"w_a_{2 * index + place:03d}"]
             weights[f"{attention}.{part}.b.weight"] = trained[f"w_b_{2 * index + place:03d}"]
         weights[f"{attention}.gate.weight"] = trained[f"w_g_{index:03d}"]
     places = weights["image_encoder.pos_embed"].permute(0, 3, 1, 2)
-    weights["image_encoder.pos_embed"] = _resized(places, SIZE.grid, SIZE.grid).permute(0, 2, 3, 1)
-    for index, axis in itertools.product(SIZE.global_blocks, "hw"):
+    weights["image_encoder.pos_embed"] = _resized(places, size.grid, size.grid).permute(0, 2, 3, 1)
+    for index, axis in itertools.product(size.global_blocks, "hw"):
         name = f"image_encoder.blocks.{index}.attn.rel_pos_{axis}"
         offsets = weights[name]
-        weights[name] = _resized(offsets[None, None], 2 * SIZE.grid - 1, offsets.shape[1])[0, 0]
+        weights[name] = _resized(offsets[None, None], 2 * size.grid - 1, offsets.shape[1])[0, 0]
     return weights
 
 

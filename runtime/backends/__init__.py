@@ -127,7 +127,8 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     ----------
     requested : str
         ``auto``: ``bf16`` where OpenVINO runs it on a matrix unit (AMX), else ``fp32``; never ``int8``. ``fp32``,
-        ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs.
+        ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs. A decoder that is a function of position
+        computes positions, of which half precision loses all but the first digits: ``fp32`` alone.
     backend : str
         What `choose_backend` returned.
     bundle : Bundle
@@ -143,7 +144,7 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     Raises
     ------
     BackendError
-        If the name is unknown, or the engine or the CPU does not support it.
+        If the name is unknown, or the engine, the CPU or the bundle does not support it.
     BackendUnavailable
         If the engine does not load.
     BundleError
@@ -155,6 +156,11 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     if requested == "int8":
         bundle.graph_set("int8")
         return requested
+    if bundle.manifest.output.implicit:
+        if requested in {"bf16", "fp16"}:
+            msg = f"bundle {bundle.manifest.name!r} computes positions, which {requested} cannot tell apart; use fp32"
+            raise BackendError(msg)
+        return "fp32"
     if backend != "openvino":
         if requested in {"bf16", "fp16"}:
             msg = f"{backend} runs fp32 and int8 on CPUs, not {requested}; choose backend 'openvino'"

@@ -266,8 +266,9 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
         ({"normalise": {"kind": "mean_std", "mean": [1, 2, 3]}}, "mean and std belong to kind mean_std"),
         ({"normalise": {"kind": "scale", "mean": [1, 2, 3], "std": [1, 2, 3]}}, "mean and std belong to kind"),
         ({"normalise": {"kind": "mean_std", "mean": [1, 2, 3], "std": [1, 0, 3]}}, "wanted values above 0"),
+        ({"spectrum": "image"}, "the encoder would have two inputs 'image'"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_contradictions_of_the_input_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):

@@ -168,17 +168,24 @@ CROP = {
     ("changes", "text"),
     [
         ({"input": {"size": [256, 320]}}, r"input.size that is not square with the longest-side rule"),
-        ({"input": {"spectrum": "spectrum"}}, r"input.spectrum"),
         (
             {"prompts": {"box": {"use": "optional"}, "crops": [CROP]}},
             r"prompts.crops without a required box",
+        ),
+        ({"output": {"implicit": True}}, r"output.implicit with input.resize longest_side"),
+        (
+            {
+                "input": {"resize": "stretch", "pad": "none"},
+                "output": {"implicit": True, "upsample": "via_input"},
+                "prompts": {"mask": {"kind": "logits", "size": [64, 64]}},
+            },
+            r"output.implicit with output.upsample via_input; output.implicit with prompts.mask of kind logits",
         ),
         ({"prompts": {"box": None, "points": {}}}, r"prompts.points or prompts.mask without boxes for the decoder"),
         (
             {"prompts": {"box": {"use": "limits_mask"}, "mask": {"kind": "logits", "size": [64, 64]}}},
             r"prompts.points or prompts.mask without boxes for the decoder",
         ),
-        ({"output": {"implicit": True}}, r"output.implicit"),
     ],
 )
 def test_a_bundle_that_asks_for_more_is_refused_by_name(changes: dict[str, Any], text: str) -> None:
@@ -187,8 +194,8 @@ def test_a_bundle_that_asks_for_more_is_refused_by_name(changes: dict[str, Any],
 
 
 def test_everything_that_is_missing_is_named_at_once() -> None:
-    with pytest.raises(BundleError, match=r"needs input.spectrum; output.implicit, which"):
-        check_supported(manifest({"input": {"spectrum": "spectrum"}, "output": {"implicit": True}}))
+    with pytest.raises(BundleError, match=r"needs input.size that .* rule; prompts.points or .* decoder, which"):
+        check_supported(manifest({"input": {"size": [256, 320]}, "prompts": {"box": None, "points": {}}}))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +210,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         {"prompts": {"points": {"derived": "box_quarters"}}},
         {"prompts": {"crops": [CROP], "vectors": {"content": 8}}},
         {"prompts": {"box": None}},
+        {"input": {"resize": "stretch", "pad": "none", "spectrum": "waves"}, "output": {"implicit": True}},
         {"prompts": {"box": {"use": "limits_mask"}, "modality": "required"}, "modalities": ["CT"]},
         {"prompts": {"mask": {"kind": "scribble", "size": [64, 64], "derived": "box_stroke"}}},
     ],

@@ -87,6 +87,9 @@ def test_families_are_listed_with_paper_licence_and_where_the_weights_are(capsys
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(FAMILIES)
     assert {"paper", "repository", "licence", "weights", "input", "prompts", "encoder_gflops"} <= set(rows[0])
+    prompts = {row["name"]: row["prompts"] for row in rows}
+    assert prompts["lite_medsam"] == prompts["imedsam"] == ["box"]
+    assert prompts["esp_medsam"] == ["auto", "modality"]
 
 
 def test_without_torch_the_error_names_the_extra(tmp_path: Path) -> None:
