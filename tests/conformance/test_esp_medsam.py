@@ -1,4 +1,4 @@
-"""ESP-MedSAM: checkpoint -> bundle -> what the authors' own code gave; a tiny one is in the unit tests."""
+"""ESP-MedSAM on an image of another shape than the goldens'; a tiny one is in the unit tests."""
 
 from __future__ import annotations
 
@@ -14,30 +14,12 @@ import runtime  # noqa: E402
 from export.families import load_family  # noqa: E402
 from export.families.esp_medsam import EspDecoder, EspEncoder, EspMedSam  # noqa: E402
 from export.load import load_model, match, read_checkpoint  # noqa: E402
-from export.verify import verify  # noqa: E402
 from runtime.manifest import load_manifest  # noqa: E402
 from runtime.transforms import encoder_input, frame_of  # noqa: E402
 
 SYSTEM = "esp_medsam"
 ENGINES = ("openvino", "onnxruntime")
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_stage_of_every_golden_is_met_in_float32(
-    bundle_of: Callable[[str], Path], conformance: Path, engine: str
-) -> None:
-    checks = list(verify(bundle_of(SYSTEM), conformance / SYSTEM, backends=(engine,)))
-    assert [(check.case, check.backend, check.stage) for check in checks] == [
-        ("case_0", "-", "encoder_input"),
-        ("case_1", "-", "encoder_input"),
-        *(
-            (case, engine, stage)
-            for case in ("case_0", "case_1")
-            for stage in ("embedding", "patch_map", "low_res_logits", "mask")
-        ),
-    ]
-    assert [check for check in checks if not check.passed] == []
 
 
 def test_an_image_of_another_shape_agrees_with_torch(

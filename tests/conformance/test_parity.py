@@ -15,8 +15,9 @@ from export.parity import Outcome, table_rows
 from export.verify import verify
 
 ENGINES = ("openvino", "onnxruntime")
-SLOW = {"medsam", "sam_vit_b", "imedsam", "medficientsam_l1", "medficientsam_l2"}
+SLOW = {"medsam", "sam_vit_b", "esp_medsam", "imedsam", "medficientsam_l1", "medficientsam_l2"}
 SYSTEMS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES]
+BESIDE = {"esp_medsam": "patch_map", "imedsam": "refined logits"}
 EXACT = {"encoder_input", "prompt_boxes"}
 
 
@@ -31,5 +32,5 @@ def test_every_stage_of_every_golden_is_met(system: str, bundle_of: Callable[[st
     assert {row.case for row in rows} == {*goldens.images, *(name for name, one in volumes.items() if one is not None)}
     for case in goldens.images:
         stages = {row.stage: row for row in rows if row.case == case}
-        assert {"encoder_input", "embedding", "low_res_logits", "mask"} <= set(stages)
+        assert {"encoder_input", "embedding", "low_res_logits", "mask", BESIDE.get(system, "mask")} <= set(stages)
         assert all(set(row.found) == set(ENGINES) for row in stages.values() if "-" not in row.found)
