@@ -30,6 +30,7 @@ def info_summary(found: ImageSummary, *, uids: bool) -> dict[str, Any]:
         "orientation": found.orientation,
         "range": found.value_range,
         "boxes": found.boxes,
+        "findings": found.findings,
     }
 
 
@@ -66,6 +67,7 @@ def info_report(found: ImageSummary, *, uids: bool) -> str:
         lines.append(f"volumes   {found.volumes}; choose one with --volume 0 .. {found.volumes - 1}")
     if found.boxes:
         lines.append(f"boxes     {found.boxes}")
+    lines += [f"found     {finding}" for finding in found.findings]
     return "\n".join(lines)
 
 
@@ -78,7 +80,7 @@ def _series_lines(one: SeriesSummary, *, uids: bool) -> list[str]:
     lines.append(f"  spacing  {_spacing(one.spacing)}, axes {one.orientation or 'unknown'}")
     if one.volumes > 1:
         lines.append(f"  volumes  {one.volumes}; choose one with --volume 0 .. {one.volumes - 1}")
-    lines += [f"  found    {finding} (--force)" for finding in one.findings]
+    lines += [f"  found    {finding}" for finding in one.findings]
     return lines
 
 

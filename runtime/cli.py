@@ -269,7 +269,7 @@ def _info(arguments: list[str]) -> int:
     parser.add_argument("--uids", action="store_true", help="print SeriesInstanceUIDs as well")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="lite-infer: %(message)s")
+    logging.basicConfig(level=logging.ERROR)  # what loaders guess is printed with the rest
     found = describe(options.input)
     if options.json:
         print(json.dumps(info_summary(found, uids=options.uids), indent=2, allow_nan=False))

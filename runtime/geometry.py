@@ -156,7 +156,8 @@ class Volume:
     prompts : tuple of Box
         Boxes that came with the image (the challenge's NPZ).
     notes : tuple of str
-        What was wrong with the file and how it was read all the same (`load` with ``force``).
+        What was guessed of it (an orientation, a spacing), and what was wrong with the file and how it was read
+        all the same (`load` with ``force``); `load` logs them as warnings.
     source : object
         What the format's writer needs to write a result beside this image. Opaque.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from runtime.errors import ImageError, OutputError
 from runtime.geometry import Volume
 from runtime.io._dicom_files import ZIP_START
-from runtime.io._reading import check_file
+from runtime.io._reading import LOGGER, check_file
 from runtime.io._voxels import unpacked_head
 
 __all__ = ["READABLE", "WRITABLE", "kind_of", "load", "output_suffix", "save"]
@@ -76,7 +76,13 @@ def load(
     ...
     runtime.errors.ImageError: scan.txt: does not exist; check the name and the permissions
     """
-    place = Path(path)
+    image = _read(Path(path), volume, series, force)
+    for note in image.notes:
+        LOGGER.warning("%s", note)
+    return image
+
+
+def _read(place: Path, volume: int | None, series: str | None, force: bool) -> Volume:
     kind = kind_of(place)
     if kind == "zip" or place.is_dir():
         from runtime.io.dicom import read_series

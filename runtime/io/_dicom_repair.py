@@ -32,7 +32,7 @@ class Doubts:
     force : bool
         Whether to go on all the same.
     notes : list of str
-        What was found and what was done about it.
+        What was found or guessed, and what was done about it.
     """
 
     force: bool
@@ -43,7 +43,7 @@ class Doubts:
         if not self.force:
             msg = f"{problem}; {remedy}, or load it all the same with force=True (--force)"
             raise ImageError(msg)
-        self.notes.append(f"{problem}; {done}")
+        self.notes.append(f"{problem}; {done} (--force)")
 
 
 @dataclass(frozen=True, slots=True)

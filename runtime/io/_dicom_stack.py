@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from runtime.errors import ImageError
 from runtime.io._dicom_header import Frame, Series
 from runtime.io._dicom_repair import STEP_TOLERANCE, Doubts, Evened, by_number, even_out, keep_one_each
-from runtime.io._reading import LOGGER, choose_volume
+from runtime.io._reading import choose_volume
 
 __all__ = ["Stack", "stack_frames"]
 
@@ -45,7 +45,7 @@ class Stack:
     copies : tuple of int
         Slices that stand in for one that is missing.
     notes : tuple of str
-        What was wrong and how it was mended.
+        What was guessed, and what was wrong and how it was mended.
     """
 
     frames: tuple[Frame, ...]
@@ -92,7 +92,7 @@ def stack_frames(series: Series, volume: int | None, *, force: bool = False) -> 
     row, column = _axes(placed)
     normal = np.cross(row, column)
     chosen = _repetition(placed, normal, volume, doubts)
-    spacing = _in_plane(chosen)
+    spacing = _in_plane(chosen, doubts)
     first = np.array(chosen[0].position, dtype=np.float64)
     evened = _step(chosen, normal, doubts)
     affine = np.eye(4)
@@ -124,15 +124,15 @@ def _unplaced(series: Series, volume: int | None, doubts: Doubts) -> Stack:
     if len(series.files) > 1:
         frames = by_number(frames, doubts)
         choose_volume(1, volume, "volumes")
-        spacing = _in_plane(frames)
+        spacing = _in_plane(frames, doubts)
         return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0), (), tuple(doubts.notes))
     stacked = len(frames) > 1 and series.modality in _STACKED_MODALITIES
     if not stacked or volume is not None:
         frames = (frames[choose_volume(len(frames), volume, "frames")],)
-    spacing = _in_plane(frames)
+    spacing = _in_plane(frames, doubts)
     if stacked and volume is None:
-        LOGGER.warning("the frames have no position; they are taken as slices in file order, without an affine")
-    return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0))
+        doubts.notes.append("the frames have no position; they are taken as slices in file order, without an affine")
+    return Stack(frames, None, (spacing[1], spacing[0], frames[0].thickness or 1.0), (), tuple(doubts.notes))
 
 
 def _axes(frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -174,11 +174,11 @@ def _repetition(
     return tuple(place[chosen] for place in places)
 
 
-def _in_plane(frames: Sequence[Frame]) -> tuple[float, float]:
+def _in_plane(frames: Sequence[Frame], doubts: Doubts) -> tuple[float, float]:
     """Millimetres between rows and between columns."""
     known = [frame.spacing for frame in frames if frame.spacing is not None]
     if len(known) < len(frames):
-        LOGGER.warning("the pixel spacing is not stated; 1 mm is assumed")
+        doubts.notes.append("the pixel spacing is not stated; 1 mm is assumed")
         return (1.0, 1.0)
     if float(np.ptp(np.array(known), axis=0).max()) > 1e-3 * min(known[0]):
         _refuse_mixture([f"{rows:g} x {columns:g} mm" for rows, columns in known], "pixel spacings")
@@ -206,5 +206,5 @@ def _step(frames: tuple[Frame, ...], normal: NDArray[np.float64], doubts: Doubts
     length = float(np.linalg.norm(evened.step))
     tilt = math.degrees(math.acos(min(1.0, float(evened.step @ normal) / length)))
     if tilt > 0.5:
-        LOGGER.warning("the slices are sheared by %.1f degrees (gantry tilt); the affine keeps the shear", tilt)
+        doubts.notes.append(f"the slices are sheared by {tilt:.1f} degrees (gantry tilt); the affine keeps the shear")
     return evened

@@ -51,6 +51,8 @@ class Grid:
         Indices along ``space`` -> RAS mm.
     spacing : tuple of 3 float
         Millimetres along ``space``; 1.0 where unknown.
+    notes : tuple of str
+        What had to be guessed.
     """
 
     sizes: tuple[int, ...]
@@ -58,6 +60,7 @@ class Grid:
     colours: bool
     affine: NDArray[np.float64] | None
     spacing: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
 
 
 def read_grid(path: Path, grid: Grid, where: Bytes, *, volume: int | None, wanted: str) -> Volume:
@@ -114,6 +117,7 @@ def read_grid(path: Path, grid: Grid, where: Bytes, *, volume: int | None, wante
             affine=grid.affine,
             spacing=grid.spacing,
             is_2d=len(grid.space) == 2,
+            notes=grid.notes,
             source=FileSource(paths=tuple({path.resolve(), where.data.resolve()})),
         )
 

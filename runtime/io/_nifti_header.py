@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError
 from runtime.io._palette import object_colour
-from runtime.io._reading import LOGGER
 from runtime.io._source import NiftiSource
 
 __all__ = ["HEADER_BYTES", "anonymous_block", "grid_affine", "label_header", "label_table", "parse_header"]
@@ -72,19 +71,20 @@ def _native() -> str:
     return "<" if sys.byteorder == "little" else ">"
 
 
-def grid_affine(header: Any, shape: tuple[int, int, int], *, warn: bool = False) -> NDArray[np.float64]:
+def grid_affine(header: Any, shape: tuple[int, int, int], notes: list[str] | None = None) -> NDArray[np.float64]:
     """Voxel index -> RAS mm: the sform, else the qform, else pixdim alone, as nibabel chooses.
 
     Unlike nibabel, an sform that is singular or not finite gives way to a qform that is sound, and units
-    other than millimetres are converted (as ITK does). Doubtful headers are logged if ``warn``.
+    other than millimetres are converted (as ITK does). What is doubtful is added to ``notes``.
     """
+    doubts: list[str] = []
     sform, qform = _usable_forms(header)
     if header["sform_code"] != 0 and sform is not None:
         affine = sform
     elif header["qform_code"] != 0 and qform is not None:
         affine = qform
-        if warn and header["sform_code"] != 0:
-            LOGGER.warning("the sform is singular; the qform is used instead")
+        if header["sform_code"] != 0:
+            doubts.append("the sform is singular; the qform is used instead")
     elif header["sform_code"] != 0 or header["qform_code"] != 0:
         msg = "its sform and qform are singular or not finite; repair the header"
         raise ImageError(msg)
@@ -93,10 +93,9 @@ def grid_affine(header: Any, shape: tuple[int, int, int], *, warn: bool = False)
         if not _invertible(affine):
             msg = f"its voxel sizes {header['pixdim'][1:4].tolist()} are not positive numbers; repair the header"
             raise ImageError(msg)
-        if warn:
-            LOGGER.warning("the header has no orientation (both codes are 0); left and right are a guess")
-    if warn:
-        _log_doubts(affine, sform, qform, shape)
+        doubts.append("the header has no orientation (both codes are 0); left and right are a guess")
+    if notes is not None:
+        notes += [*doubts, *_doubts(affine, sform, qform, shape)]
     scaled: NDArray[np.float64] = affine.copy()
     scaled[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     return scaled
@@ -135,24 +134,24 @@ def _invertible(matrix: NDArray[np.float64]) -> bool:
     return bool((zooms > 0).all() and abs(np.linalg.det(matrix[:3, :3] / zooms)) >= 1e-6)
 
 
-def _log_doubts(
+def _doubts(
     affine: NDArray[np.float64],
     sform: NDArray[np.float64] | None,
     qform: NDArray[np.float64] | None,
     shape: tuple[int, int, int],
-) -> None:
+) -> Iterator[str]:
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
     if sform is not None and qform is not None:
         corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
         corners[:, :3] *= np.array(shape) - 1
         apart = float(np.abs(corners @ (sform - qform).T).max())
         if apart > 0.1 * float(zooms.min()):
-            LOGGER.warning("sform and qform disagree by up to %.3g; the sform is used", apart)
+            yield f"sform and qform disagree by up to {apart:.3g}; the sform is used"
     if (zooms > 0).all():
         cosines = (affine[:3, :3] / zooms).T @ (affine[:3, :3] / zooms)
         tilt = math.degrees(math.asin(min(1.0, float(np.abs(cosines - np.eye(3)).max()))))
         if tilt > 0.5:
-            LOGGER.warning("the voxel axes are not perpendicular (by %.1f degrees); they are used as they are", tilt)
+            yield f"the voxel axes are not perpendicular (by {tilt:.1f} degrees); they are used as they are"
 
 
 def label_header(

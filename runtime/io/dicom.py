@@ -16,7 +16,7 @@ from runtime.io._dicom_files import ZIP_START, ZipMember, head_of
 from runtime.io._dicom_header import Scan, Series, is_dicom, scan_file, scan_files
 from runtime.io._dicom_pixels import read_pixels
 from runtime.io._dicom_stack import stack_frames
-from runtime.io._reading import LOGGER, SeveralVolumes, check_size, named
+from runtime.io._reading import SeveralVolumes, check_size, named
 from runtime.io._source import DicomSource
 
 __all__ = ["SeriesSummary", "is_dicom", "list_series", "read_file", "read_series"]
@@ -47,7 +47,7 @@ class SeriesSummary:
     orientation : str or None
         Three letters such as ``LPS``: what columns, rows and slices grow towards.
     findings : tuple of str
-        Gaps, duplicates and missing positions, and what ``force`` does about them.
+        What has to be guessed; gaps, duplicates and missing positions, and what ``force`` does about them.
     refused : str or None
         Why the series cannot be read at all.
     """
@@ -174,8 +174,6 @@ def _volume(path: Path, series: Series, volume: int | None, force: bool) -> Volu
     check_size(path, (columns, rows, len(stack.frames)), samples)
     array, window = read_pixels(series.files, stack.frames)
     places = dict.fromkeys(file.archive if isinstance(file, ZipMember) else file for file in series.files)
-    for note in stack.notes:
-        LOGGER.warning("%s", note)
     with named(path):
         return Volume(
             array,

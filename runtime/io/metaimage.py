@@ -17,7 +17,7 @@ import numpy as np
 from runtime.errors import ImageError
 from runtime.geometry import Volume
 from runtime.io._grid import Bytes, Grid, data_beside, read_grid, world_affine
-from runtime.io._reading import LOGGER, BoundedFile, check_file, foreign, named
+from runtime.io._reading import BoundedFile, check_file, foreign, named
 from runtime.io._voxels import Packing
 
 __all__ = ["MAX_HEADER_BYTES", "is_metaimage", "read_metaimage"]
@@ -148,9 +148,10 @@ def _grid(fields: dict[str, str], channels: int) -> Grid:
         msg = "its ElementSpacing is not positive; repair the header"
         raise ImageError(msg)
     affine = None
+    notes: tuple[str, ...] = ()
     if ndim > 2:
         if turned is None:
-            LOGGER.warning("the header has no orientation; the axes are taken for those of the world (LPS)")
+            notes = ("the header has no orientation; the axes are taken for those of the world (LPS)",)
         cosines = np.eye(ndim) if turned is None else np.array(turned).reshape(ndim, ndim)  # one row for each axis
         affine = world_affine(cosines[:3, :3] * np.array(steps[:3])[:, np.newaxis], origin[:3])
     return Grid(
@@ -159,6 +160,7 @@ def _grid(fields: dict[str, str], channels: int) -> Grid:
         colours=True,
         affine=affine,
         spacing=(steps[0], steps[1], 1.0) if affine is None else (1.0, 1.0, 1.0),  # else from the affine
+        notes=notes,
     )
 
 

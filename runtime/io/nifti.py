@@ -87,7 +87,8 @@ def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
         )
     with foreign(path, _WANTED), named(path):
         scaling = _scaling(header)
-        affine = grid_affine(header, shape, warn=True)
+        notes: list[str] = []
+        affine = grid_affine(header, shape, notes)
     if not 0 <= offset < 2**53 or offset != int(offset):
         msg = f"{path}: vox_offset is {offset}, wanted a whole number of bytes; repair the header"
         raise ImageError(msg)
@@ -110,6 +111,7 @@ def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
             affine=affine,
             spacing=(float(zooms[0]), float(zooms[1]), float(zooms[2])),
             is_2d=source.ndim == 2,
+            notes=tuple(notes),
             source=source,
         )
 

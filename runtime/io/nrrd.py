@@ -16,7 +16,7 @@ from runtime.errors import ImageError
 from runtime.geometry import Volume
 from runtime.io._grid import Bytes, Grid, data_beside, read_grid, world_affine
 from runtime.io._quiet import quiet
-from runtime.io._reading import LOGGER, BoundedFile, check_file, foreign, named
+from runtime.io._reading import BoundedFile, check_file, foreign, named
 from runtime.io._voxels import Packing
 
 __all__ = ["MAX_HEADER_BYTES", "is_nrrd", "read_nrrd"]
@@ -161,23 +161,21 @@ def _grid(header: dict[str, Any]) -> Grid:
     space = tuple(int(axis) for axis in np.flatnonzero(known))
     spacing = _spacing(np.linalg.norm(np.where(np.abs(directions) < 1e30, directions, 0), axis=1), space)
     affine = None
+    notes: tuple[str, ...] = ()
     if directions.shape[1] > 2 and len(space) in (2, 3):
         units = np.array([_MILLIMETRES.get(str(unit), 1.0) for unit in (*header.get("space units", ()), *"xyz")][:3])
         origin = np.zeros(3) if header.get("space origin") is None else np.array(header["space origin"])[:3]
-        affine = world_affine(directions[list(space), :3] * units, origin * units, _flips(header))
+        name = str(header.get("space", "")).lower().removesuffix("-time")
+        if name not in _FLIPS:
+            notes = ("the header does not say what its axes mean in the patient; LPS is assumed",)
+        flips = _FLIPS.get(name, (-1, -1))
+        affine = world_affine(directions[list(space), :3] * units, origin * units, flips)
         spacing = (1.0, 1.0, 1.0)  # from the affine
-    return Grid(sizes=sizes, space=space, colours=_coloured(kinds, space), affine=affine, spacing=spacing)
+    return Grid(sizes=sizes, space=space, colours=_coloured(kinds, space), affine=affine, spacing=spacing, notes=notes)
 
 
 def _coloured(kinds: list[str], space: tuple[int, ...]) -> bool:
     return any(kind in _COLOUR_KINDS for axis, kind in enumerate(kinds) if axis not in space)
-
-
-def _flips(header: dict[str, Any]) -> tuple[int, int]:
-    name = str(header.get("space", "")).lower().removesuffix("-time")
-    if name not in _FLIPS:
-        LOGGER.warning("the header does not say what its axes mean in the patient; LPS is assumed")
-    return _FLIPS.get(name, (-1, -1))
 
 
 def _spacing(values: Any, space: tuple[int, ...]) -> tuple[float, float, float]:

@@ -44,6 +44,8 @@ class ImageSummary:
         Lowest and highest finite value of the (first) volume.
     boxes : int
         Prompts that the file brings.
+    findings : tuple of str
+        What had to be guessed.
     """
 
     format: str
@@ -56,6 +58,7 @@ class ImageSummary:
     orientation: str | None = None
     value_range: tuple[float, float] | None = None
     boxes: int = 0
+    findings: tuple[str, ...] = ()
 
 
 def describe(path: Path) -> ImageSummary:
@@ -97,6 +100,7 @@ def describe(path: Path) -> ImageSummary:
         orientation=None if volume.affine is None else axis_codes(volume.affine),
         value_range=_range(volume),
         boxes=len(volume.prompts),
+        findings=volume.notes,
     )
 
 

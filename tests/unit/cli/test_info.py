@@ -91,6 +91,27 @@ def test_other_images_are_described(tmp_path: Path, capsys: pytest.CaptureFixtur
     data = json.loads(capsys.readouterr().out)
     assert (data["shape"], data["volumes"], data["dtype"], data["orientation"]) == ([7, 5, 3], 2, "int16", "LAS")
     assert (data["range"], data["colour"], data["boxes"]) == ([0, 208], False, 0)
+    assert data["findings"] == []
+
+
+def test_what_had_to_be_guessed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = nibabel.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), None)
+    nibabel.save(image, tmp_path / "x.nii")
+    guess = "the header has no orientation (both codes are 0); left and right are a guess"
+    assert main(["info", str(tmp_path / "x.nii")]) == 0
+    assert f"found     {guess}" in capsys.readouterr().out
+    command = [
+        str(tmp_path / "x.nii"),
+        "--box",
+        "0,0,2,2",
+        "-o",
+        str(tmp_path / "seg.nii"),
+        "--json",
+        "--window",
+        "1,9",
+    ]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [guess]
 
 
 def test_what_is_no_image_is_error_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
