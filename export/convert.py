@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import runtime
-from export._arrival import arriving_folder, check_replaceable
 from export.families import Extra, Family, Graph, load_families
+from runtime.arrival import arriving_folder, check_replaceable
 from runtime.errors import CheckpointError
 from runtime.manifest import (
     FORMAT_VERSION,

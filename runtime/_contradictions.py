@@ -41,6 +41,7 @@ def contradictions(manifest: Manifest) -> list[str]:
     for path in manifest.files:
         if not _FILE_PATTERN.fullmatch(path):
             found.append(f"files: {path!r} is not a plain relative path inside the bundle")
+    found += _repeated_files(manifest.files)
     if manifest.prompts.modality is not None and not manifest.modalities:
         found.append("modalities: empty, though prompts.modality asks for one of them")
     if manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits" and manifest.prompts.mask.derived:
@@ -70,6 +71,15 @@ def _of_points(manifest: Manifest) -> list[str]:
     if mask is None or mask.kind != "logits":
         return ["prompts.points.box_sides: wanted a decoder that takes masks of kind logits"]
     return []
+
+
+def _repeated_files(files: dict[str, FileRecord]) -> list[str]:
+    """Names that would be one file where upper and lower case are the same."""
+    folded = [path.casefold() for path in files]
+    found = ["files: lists manifest.json itself"] if "manifest.json" in folded else []
+    if len(set(folded)) != len(folded):
+        found.append("files: some paths differ in upper and lower case only")
+    return found
 
 
 def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:

@@ -22,7 +22,8 @@ import runtime
 from runtime.backends import BACKENDS, default_threads, installed_backends
 from runtime.backends.graph_cache import LIMIT_BYTES, compiled_graphs
 from runtime.bundle import open_bundle, search_folders
-from runtime.cache import EmbeddingCache, cache_directory
+from runtime.cache import EmbeddingCache
+from runtime.directories import cache_directory
 from runtime.errors import BackendError, BundleError, LiteInferError
 from runtime.io.decoders import transfer_syntaxes
 from runtime.manifest import MANIFEST_NAME

@@ -27,7 +27,8 @@ from runtime.backends import (
     resolve_precision,
 )
 from runtime.bundle import Bundle
-from runtime.cache import EmbeddingCache, cache_directory, content_digest, embedding_key
+from runtime.cache import EmbeddingCache, content_digest, embedding_key
+from runtime.directories import cache_directory
 from runtime.errors import PromptError, SessionStateError
 from runtime.manifest import Crop, Manifest
 from runtime.propagate import SlicePrompt

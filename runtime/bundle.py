@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.directories import models_path
 from runtime.errors import BundleError, BundleIntegrityError
 from runtime.manifest import MANIFEST_NAME, load_manifest
 
@@ -24,6 +25,7 @@ __all__ = [
     "Bundle",
     "BundleListing",
     "available_bundles",
+    "is_bundle_name",
     "open_bundle",
     "search_folders",
 ]
@@ -289,20 +291,19 @@ def search_folders() -> tuple[Path, ...]:
     Returns
     -------
     folders : tuple of Path
-        Those in the environment variable ``LITE_INFER_MODELS`` (separated like ``PATH``), ``models`` in
-        ``LITE_INFER_HOME``, ``lite-infer/models`` in the platform's folder for user data, and the package's own.
-        They need not exist.
-    """
-    import platformdirs
+        Those of `runtime.directories.models_path`, and the package's own. They need not exist.
 
-    listed = [entry for entry in os.environ.get("LITE_INFER_MODELS", "").split(os.pathsep) if entry]
-    folders = [Path(entry).expanduser() for entry in listed]
-    home = os.environ.get("LITE_INFER_HOME")
-    if home:
-        folders.append(Path(home).expanduser() / "models")
-    folders.append(platformdirs.user_data_path("lite-infer", appauthor=False) / "models")
-    folders.append(_packaged_folder())
-    return tuple(dict.fromkeys(folders))
+    Raises
+    ------
+    LiteInferError
+        As `runtime.directories.models_path`.
+    """
+    return tuple(dict.fromkeys((*models_path(), _packaged_folder())))
+
+
+def is_bundle_name(text: str) -> bool:
+    """Tell whether a text can name a bundle: one plain component of a path, and no other."""
+    return _NAME.fullmatch(text) is not None
 
 
 def available_bundles() -> list[BundleListing]:

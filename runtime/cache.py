@@ -1,7 +1,7 @@
 """Embeddings that were computed before: in memory for this session, on disk for the next one.
 
-Knows names, bytes and where caches live on this computer; knows no image file, graph or backend. What a
-key must cover is stated by :func:`embedding_key`; the folder is the business of ``runtime._store``.
+Knows names and bytes; knows no image file, graph or backend. What a key must cover is stated by
+:func:`embedding_key`; the folder is the business of ``runtime._store``.
 
 An embedding contains the image that it was made from, in a form that can be partly inverted. The folder is
 therefore readable by its owner only, nothing in it is named after a patient or a file, and all of it may be
@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from runtime._entry import owned_tensor
 from runtime._store import DiskStore
+from runtime.directories import cache_directory
 from runtime.errors import InferenceError, LiteInferError, SessionStateError
 
-__all__ = ["CacheInfo", "EmbeddingCache", "cache_directory", "content_digest", "embedding_key"]
+__all__ = ["CacheInfo", "EmbeddingCache", "content_digest", "embedding_key"]
 
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 _TOUCH_SECONDS = 60.0  # an entry that is only ever hit in memory must not look unused on disk
@@ -91,7 +92,7 @@ class EmbeddingCache:
     disk_bytes : int, default 4 GiB
         Limit of the files on disk; 0 for no disk part.
     directory : Path, optional
-        Folder of the disk part. Default: ``embeddings`` in :func:`cache_directory`. It is made, for its
+        Folder of the disk part. Default: ``embeddings`` in `runtime.directories.cache_directory`. It is made, for its
         owner only, when the first embedding is stored.
 
     Raises
@@ -303,33 +304,6 @@ class EmbeddingCache:
         directory = None if self._store is None else self._store.directory
         counts = (self._hits, self._misses)
         return CacheInfo(*memory, self._memory_limit, *disk, self._disk_limit, directory, *counts)
-
-
-def cache_directory() -> Path:
-    """Folder for everything that lite-infer may compute again; not made by this call.
-
-    Returns
-    -------
-    directory : Path
-        ``LITE_INFER_CACHE`` if that environment variable is set, else ``cache`` in ``LITE_INFER_HOME``,
-        else ``lite-infer`` in the cache folder of the user and platform. Absolute.
-
-    Raises
-    ------
-    LiteInferError
-        If the variable starts with ``~`` and there is no such home folder.
-    """
-    for variable, parts in (("LITE_INFER_CACHE", ()), ("LITE_INFER_HOME", ("cache",))):
-        value = os.environ.get(variable)
-        if value:
-            try:
-                return Path(value).expanduser().joinpath(*parts).absolute()
-            except RuntimeError as error:
-                msg = f"{variable} is {value!r}, but that home folder is unknown: set it to an absolute path"
-                raise LiteInferError(msg) from error
-    from platformdirs import user_cache_path
-
-    return user_cache_path("lite-infer", appauthor=False).absolute()
 
 
 def embedding_key(content: bytes, *, graph_sha256: str, backend: str, precision: str, transform: str) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 import runtime
 from runtime import _cli_output, errors
 from runtime.backends.graph_cache import clear_graphs
-from runtime.cache import cache_directory
 from runtime.command import CommandParser, run_command
+from runtime.directories import cache_directory
 from runtime.geometry import PLANES, Volume
 from runtime.intensity import PRESETS
 from runtime.prompt_text import parse_box, parse_point, read_prompts
@@ -36,7 +36,7 @@ examples:
   lite-infer ct.nii.gz --box liver=10,20,80,90@40     the same on slice 40, with a name
   lite-infer ct.nii.gz --box 10,20,5,80,90,40         a box through slices 5 to 40
   lite-infer photo.png --box 30,30,200,180 --preview  a 2-D image
-other commands: lite-infer info FILE | demo | cache info | cache clear | doctor | perf
+other commands: lite-infer info FILE | models | demo | cache info | cache clear | doctor | perf
 
 Boxes are voxel indices in file order, 0-based, both ends inclusive. Research use only, unless you validate
 the results for your purpose."""
@@ -51,6 +51,10 @@ def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command == "cache":
         return _cache(arguments[1:])
+    if command == "models":
+        from runtime.registry.cli import main as models_main
+
+        return models_main(arguments[1:])
     if command == "perf":
         from perf.cli import main as perf_main
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.cache import CacheInfo, EmbeddingCache, cache_directory, content_digest, embedding_key
+from runtime.cache import CacheInfo, EmbeddingCache, content_digest, embedding_key
+from runtime.directories import cache_directory
 from runtime.errors import InferenceError, LiteInferError, SessionStateError
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)

@@ -32,7 +32,7 @@ def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
     def runner(*words: object) -> Finished:
         arguments = [str(word) for word in words]
-        if arguments and arguments[0] not in ("cache", "perf", "demo"):
+        if arguments and arguments[0] not in ("cache", "demo", "doctor", "models", "perf"):
             for option, value in (("--bundle", "tiny"), ("--backend", "onnxruntime")):
                 arguments += [] if option in arguments else [option, value]
         capsys.readouterr()

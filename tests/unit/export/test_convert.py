@@ -13,12 +13,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
+from bundle_factory import write_bundle  # noqa: E402
 from tiny_family import decoded, family, random_model, saved  # noqa: E402
 
 import export.convert  # noqa: E402
 import runtime  # noqa: E402
 from export import compare  # noqa: E402
 from export.convert import ConvertOptions, convert  # noqa: E402
+from runtime.arrival import REPLACED  # noqa: E402
+from runtime.bundle import open_bundle  # noqa: E402
 from runtime.errors import BundleError, OutputError  # noqa: E402
 from runtime.manifest import load_manifest  # noqa: E402
 from runtime.transforms import encoder_input, frame_of  # noqa: E402
@@ -148,11 +151,21 @@ def test_an_existing_folder_is_kept(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_export")
 def test_force_replaces_a_bundle_whole(checkpoint: Path, tmp_path: Path) -> None:
-    output = convert(checkpoint, tmp_path / "bundle")
-    (output / "stale.txt").write_text("old")
+    output = write_bundle(tmp_path / "bundle", {"encoder.onnx": b"", "decoder.onnx": b"", "stale/card.md": b"old"})
+    (output / ".DS_Store").touch()
     convert(checkpoint, output, options=ConvertOptions(force=True))
-    assert not (output / "stale.txt").exists()
+    assert {path.name for path in output.iterdir()} == {"manifest.json", *open_bundle(output).manifest.files}
     assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.usefixtures("no_export")
+def test_force_replaces_no_folder_that_holds_anything_else(checkpoint: Path, tmp_path: Path) -> None:
+    output = convert(checkpoint, tmp_path / "bundle")
+    (output / "notes").mkdir()
+    (output / "notes" / "mine.txt").write_text("precious")
+    with pytest.raises(OutputError, match="holds notes, which lite-infer did not put there"):
+        convert(checkpoint, output, options=ConvertOptions(force=True))
+    assert (output / "notes" / "mine.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
@@ -164,6 +177,7 @@ def test_force_replaces_nothing_but_a_bundle(checkpoint: Path, tmp_path: Path, k
     else:
         holiday.mkdir()
         (holiday / "beach.png").write_text("precious")
+        (holiday / "manifest.json").write_text('{"name": "a web page"}')
         if kind == "link":
             output.symlink_to(holiday)
         else:
@@ -197,11 +211,10 @@ def test_a_failed_replacement_keeps_the_old_bundle(
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if target == output and not (self / "kept").exists():
+        if target == output and self.name != REPLACED:
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
-    (output / "kept").touch()
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OutputError, match="Input/output error"):
         convert(checkpoint, output, options=ConvertOptions(force=True))
