@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,24 +17,20 @@ from typing import Any
 import numpy as np
 
 import runtime
+from runtime._cli_targets import Written
 from runtime.backends.graph_cache import LIMIT_BYTES, compiled_graphs
 from runtime.cache import CacheInfo
-from runtime.errors import BackendUnavailable, OutputError
-from runtime.geometry import Volume
-from runtime.io import READABLE, output_suffix
+from runtime.errors import BackendUnavailable
 from runtime.segmentation import ObjectResult, Segmentation
 
 __all__ = [
     "Clock",
     "ProgressBar",
-    "Targets",
     "cache_report",
     "cache_summary",
     "demo_command",
     "report",
     "summary",
-    "targets",
-    "write",
 ]
 
 SUMMARY_VERSION = 1
@@ -58,74 +53,6 @@ class Clock:
             self.stages[f"{name}_ms"] = (time.perf_counter() - begun) * 1e3
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """Files to write."""
-
-    label_map: Path
-    preview: Path | None
-
-
-def _stem(path: Path) -> str:
-    name = path.resolve().name if path.name in ("", ".", "..") else path.name
-    for ending in sorted(READABLE, key=len, reverse=True):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
-
-
-def _suffix(source: Path, volume: Volume) -> str:
-    if source.suffix.lower() == ".npz":
-        return ".npz"
-    return ".png" if volume.is_2d and volume.affine is None else ".nii.gz"
-
-
-def targets(source: Path, volume: Volume, output: Path | None, preview: str | None) -> Targets:
-    """Choose file names: beside the input, or in the current directory where that cannot be written.
-
-    Names that cannot be written are refused here, before minutes are spent on what goes there; the writers check
-    again.
-    """
-    if output is None:
-        folder = source.resolve().parent
-        if not os.access(folder, os.W_OK):
-            folder = Path.cwd()
-        output = folder / f"{_stem(source)}_seg{_suffix(source, volume)}"
-    picture = output_suffix(output) == ".png"
-    where = Targets(output, None)
-    if preview:
-        where = Targets(output, Path(preview))
-    elif preview is not None or picture:
-        where = Targets(output, output.with_name(f"{_stem(output)}_{'overlay' if picture else 'preview'}.png"))
-    _check(where, source)
-    return where
-
-
-def _check(where: Targets, source: Path) -> None:
-    if where.preview is not None and where.preview.suffix.lower() != ".png":
-        msg = f"{where.preview}: a preview is a PNG; give a name that ends in .png"
-        raise OutputError(msg)
-    if where.preview is not None and where.preview.absolute() == where.label_map.absolute():
-        msg = f"{where.preview}: label map and preview have the same name; give them different ones"
-        raise OutputError(msg)
-    for path in (where.label_map, where.preview):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            msg = f"{path}: the folder {path.parent} does not exist; create it or choose another one"
-            raise OutputError(msg)
-        if path.exists() and path.samefile(source):
-            msg = f"{path}: is the input itself, which is never overwritten; choose another name"
-            raise OutputError(msg)
-
-
-def write(result: Segmentation, where: Targets) -> None:
-    """Write the label map and, where wanted, the preview."""
-    result.save(where.label_map)
-    if where.preview is not None:
-        result.save_preview(where.preview)
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
@@ -145,7 +72,7 @@ def _object_summary(one: ObjectResult, result: Segmentation) -> dict[str, Any]:
     }
 
 
-def summary(result: Segmentation, where: Targets, clock: Clock) -> dict[str, Any]:
+def summary(result: Segmentation, written: Written, clock: Clock) -> dict[str, Any]:
     """Make the machine-readable summary of a run; the layout is ``docs/json-summary.md``."""
     window = result.window
     timings = {key: round(value, 3) for key, value in {**clock.stages, **result.timings}.items()}
@@ -154,8 +81,10 @@ def summary(result: Segmentation, where: Targets, clock: Clock) -> dict[str, Any
     return {
         "summary_version": SUMMARY_VERSION,
         "lite_infer": runtime.__version__,
-        "output": str(where.label_map),
-        "preview": None if where.preview is None else str(where.preview),
+        "output": str(written.outputs[0]),
+        "outputs": [str(path) for path in written.outputs],
+        "statistics": None if written.statistics is None else str(written.statistics),
+        "preview": None if written.preview is None else str(written.preview),
         "bundle": result.bundle,
         "backend": result.backend,
         "precision": result.precision,
@@ -196,9 +125,8 @@ def report(data: dict[str, Any]) -> str:
         f"the cache), decode {times['decode_ms']:.0f} ms ({times['prompts_decoded']:.0f} prompts), "
         f"write {times['write_ms']:.0f} ms"
     )
-    lines.append(f"written   {data['output']}")
-    if data["preview"] is not None:
-        lines.append(f"          {data['preview']}")
+    extra = [data[name] for name in ("statistics", "preview") if data[name] is not None]
+    lines += [f"{'' if number else 'written':<9} {path}" for number, path in enumerate([*data["outputs"], *extra])]
     return "\n".join(lines)
 
 

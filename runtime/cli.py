@@ -15,13 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import runtime
-from runtime import _cli_output, errors
+from runtime import _cli_output, _cli_targets, errors
 from runtime.backends.graph_cache import clear_graphs
 from runtime.command import CommandParser, run_command
 from runtime.directories import cache_directory
 from runtime.geometry import PLANES, Volume
 from runtime.intensity import PRESETS
+from runtime.io import FORMATS, WRITABLE
 from runtime.prompt_text import parse_box, parse_point, read_prompts
+from runtime.prompts import group_prompts
 from runtime.segmentation import OVERLAP_POLICIES
 from runtime.types import Box, Point
 
@@ -98,12 +100,21 @@ def _segment_parser(prog: str = "lite-infer") -> argparse.ArgumentParser:
     group.add_argument("--force", action="store_true", help="read series with gaps, duplicates, missing positions")
     group.add_argument("--window", metavar="LEVEL,WIDTH", help=f"intensity window, or {', '.join(PRESETS)}")
     group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the label map goes")
-    group.add_argument("-p", "--preview", nargs="?", const="", metavar="PNG", help="write a preview PNG as well")
+    _output_options(group)
     group.add_argument("--overlap", choices=OVERLAP_POLICIES, default="last", help="who keeps shared voxels")
     group.add_argument("--json", action="store_true", help="print a summary as JSON (docs/json-summary.md)")
     _run_options(parser)
     return parser
+
+
+def _output_options(group: argparse._ArgumentGroup) -> None:
+    what = "what to write (docs/outputs.md); repeatable; " + " ".join(WRITABLE)
+    group.add_argument("-o", "--output", type=Path, action="append", default=[], metavar="FILE", help=what)
+    names = [one.name for one in FORMATS]
+    group.add_argument("--format", choices=names, help="for .dcm, which several formats share (default dicom_seg)")
+    group.add_argument("--separate", action="store_true", help="every object to a file of its own, FILE_LABEL_NAME")
+    group.add_argument("-s", "--statistics", nargs="?", const="", metavar="FILE", help="volumes, intensities ...")
+    group.add_argument("-p", "--preview", nargs="?", const="", metavar="PNG", help="write a preview PNG as well")
 
 
 def _prompt_options(group: argparse._ArgumentGroup) -> None:
@@ -145,7 +156,8 @@ def _segment(options: argparse.Namespace) -> int:
     level = logging.ERROR if options.quiet else logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="lite-infer: %(message)s")
     clock = _cli_output.Clock()
-    given = _prompts(options)
+    given, wanted = _prompts(options), _wanted(options)
+    _cli_targets.check_names(wanted)
     with clock.stage("read"):
         volume = runtime.load(name, volume=options.volume, series=options.series, force=options.force)
     slice_axis = _slice_axis(options, volume)
@@ -155,7 +167,7 @@ def _segment(options: argparse.Namespace) -> int:
     if not prompts and not options.auto:
         msg = "no prompt; give --box X0,Y0,X1,Y1, --point, --prompts FILE, or --auto if the bundle needs none"
         raise errors.PromptError(msg)
-    targets = _cli_output.targets(Path(name), volume, options.output, options.preview)
+    targets = _cli_targets.choose_targets(Path(name), volume, wanted, len(group_prompts(prompts)))
     with clock.stage("start"):
         session = runtime.Session(
             options.bundle,
@@ -179,8 +191,8 @@ def _segment(options: argparse.Namespace) -> int:
             progress=progress,
         )
     with clock.stage("write"):
-        _cli_output.write(result, targets)
-    summary = _cli_output.summary(result, targets, clock)
+        written = _cli_targets.write(result, targets)
+    summary = _cli_output.summary(result, written, clock)
     if options.json:
         print(json.dumps(summary, indent=2, allow_nan=False))
     elif not options.quiet:
@@ -193,6 +205,12 @@ def _prompts(options: argparse.Namespace) -> list[Box | Point]:
     if options.prompts is not None:
         found += read_prompts(options.prompts)
     return found + [parse_point(text) for text in options.point]
+
+
+def _wanted(options: argparse.Namespace) -> _cli_targets.Wanted:
+    return _cli_targets.Wanted(
+        tuple(options.output), options.format, options.separate, options.statistics, options.preview
+    )
 
 
 def _slice_axis(options: argparse.Namespace, volume: Volume) -> int:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from runtime.intensity import Window
 from runtime.prompts import group_prompts
 from runtime.propagate import Xyxy
 from runtime.types import Box, Point, SliceResult, whole
+
+if TYPE_CHECKING:
+    from runtime.io._result import Result
 
 __all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "build_label_map", "check_overlap"]
 
@@ -128,13 +132,19 @@ class Segmentation:
         """The label map in the shape of the volume, (I, J, K), also for 2-D images; a view."""
         return _volume_shaped(self.label_map, self.volume)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the label map in the format that the file name asks for.
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None) -> Path:
+        """Write the result in the format that the file name asks for.
+
+        DICOM segmentations, structure sets, ``.seg.nrrd``, surfaces and statistics describe every object by its own
+        mask, so that objects may overlap there; the other formats hold the label map.
 
         Parameters
         ----------
         path : path-like
-            ``.nii``, ``.nii.gz``, ``.npz`` or ``.png`` (2-D).
+            ``.nii``, ``.nii.gz``, ``.npz``, ``.png`` (2-D), ``.seg.dcm`` or ``.dcm`` (DICOM segmentation),
+            ``.rtstruct.dcm``, ``.seg.nrrd``, ``.obj``, ``.stl``, ``.glb``, ``.json`` or ``.csv`` (statistics).
+        format : str, optional
+            Name of a format, for endings that several share: ``"dicom_rtstruct"`` for a ``.dcm``.
 
         Returns
         -------
@@ -144,12 +154,42 @@ class Segmentation:
         Raises
         ------
         OutputError
-            If the format is unknown or does not fit the image, the folder cannot be written, the disk is
-            full, or the path is the input's own.
+            If the format is unknown or does not fit the image, a package that writes it is missing, the folder
+            cannot be written, the disk is full, or the path is the input's own.
         """
-        from runtime import io
+        from runtime.io._saving import write_results
 
-        return io.save(Path(path), self.label_volume, self.volume, names=self.names)
+        return write_results(Path(path), self._result(), format=format)[0]
+
+    def save_objects(self, path: str | os.PathLike[str], *, format: str | None = None) -> tuple[Path, ...]:
+        """Write every object to a file of its own, as label 1 and with its whole mask.
+
+        Parameters
+        ----------
+        path : path-like
+            ``NAME.ext``, as `save` takes it, stands for ``NAME_LABEL_OBJECT.ext`` of every object.
+        format : str, optional
+            As `save` takes it.
+
+        Returns
+        -------
+        paths : tuple of Path
+            What was written, in the order of labels. The files appear together once all of them are complete.
+
+        Raises
+        ------
+        OutputError
+            As `save`; nothing has been written then.
+        """
+        from runtime.io._saving import write_results
+
+        return write_results(Path(path), self._result(), format=format, separate=True)
+
+    def _result(self) -> Result:
+        from runtime.io._result import Result, Segment
+
+        segments = tuple(Segment(one.label, one.name, one.corner, one.crop) for one in self.objects)
+        return Result(self.label_volume, self.volume, self.names, segments, self.bundle)
 
     def save_preview(self, path: str | os.PathLike[str], *, slice_index: int | None = None) -> Path:
         """Write a PNG of one slice with the outlines of the masks and the boxes on it.

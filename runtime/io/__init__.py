@@ -1,4 +1,4 @@
-"""Files in and out: `load` makes a `Volume`, `save` writes a label map beside it.
+"""Files in and out: `load` makes a `Volume`, `save` writes a label map beside it (`_saving`).
 
 Knows which format a file has and who reads it; each format lives in a module of its own, which imports its
 library only when it is used. Must not know intensities' meaning, sessions, prompts (except boxes that a file
@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from runtime.errors import ImageError, OutputError
+from runtime.errors import ImageError
 from runtime.geometry import Volume
 from runtime.io._dicom_files import ZIP_START
 from runtime.io._reading import LOGGER, check_file
+from runtime.io._saving import FORMATS, WRITABLE, check_output, output_format, output_suffix, save
 from runtime.io._voxels import unpacked_head
 
-__all__ = ["READABLE", "WRITABLE", "kind_of", "load", "output_suffix", "save"]
+__all__ = [
+    "FORMATS",
+    "READABLE",
+    "WRITABLE",
+    "check_output",
+    "kind_of",
+    "load",
+    "output_format",
+    "output_suffix",
+    "save",
+]
 
 READABLE = (
     ".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".npz", ".png", ".jpg", ".jpeg",
     ".bmp", ".tif", ".tiff", ".dcm", ".zip",
 )  # fmt: skip
 """Usual names of what `load` reads; content decides, and a folder is a DICOM series."""
-
-WRITABLE = (".nii.gz", ".nii", ".npz", ".png")
-"""Endings that `save` understands."""
 
 _HEAD_BYTES = 1024
 
@@ -123,89 +126,6 @@ def _read(place: Path, volume: int | None, series: str | None, force: bool) -> V
     return read_raster(place)
 
 
-def save(
-    path: str | os.PathLike[str],
-    label_map: NDArray[Any],
-    reference: Volume,
-    *,
-    names: Mapping[int, str] | None = None,
-) -> Path:
-    """Write a label map beside the image that it belongs to.
-
-    The ending chooses the format: ``.nii`` and ``.nii.gz`` keep the image's place in the world, ``.npz`` holds
-    ``segs`` as the challenge wants it, ``.png`` is for 2-D images. The file appears whole or not at all.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file to write. An existing one is replaced, but never the input.
-    label_map : ndarray of int or bool, shape (I, J, K)
-        0 is background; stored in the smallest of uint8, uint16 and uint32 that holds the largest label.
-        For a 2-D image (I, J) will do.
-    reference : Volume
-        The image that was segmented.
-    names : mapping of int to str, optional
-        Names of the labels; kept by NIfTI (label table), ignored elsewhere.
-
-    Returns
-    -------
-    path : Path
-        What was written.
-
-    Raises
-    ------
-    OutputError
-        If the ending is unknown, the label map does not fit the image, or the file cannot be written.
-    """
-    place = Path(path)
-    suffix = output_suffix(place)
-    labels = _labels(place, label_map, reference)
-    if suffix == ".npz":
-        from runtime.io.npz import write_npz
-
-        write_npz(place, labels, reference)
-    elif suffix == ".png":
-        from runtime.io.raster import write_raster
-
-        write_raster(place, labels, reference)
-    else:
-        from runtime.io.nifti import write_nifti
-
-        write_nifti(place, labels, reference, names=names)
-    return place
-
-
-def output_suffix(path: str | os.PathLike[str]) -> str:
-    """Ending of a result's name that decides its format.
-
-    Parameters
-    ----------
-    path : str or path-like
-        A file name.
-
-    Returns
-    -------
-    suffix : str
-        One of `WRITABLE`.
-
-    Raises
-    ------
-    OutputError
-        If the name ends otherwise.
-
-    Examples
-    --------
-    >>> output_suffix("liver.NII.gz")
-    '.nii.gz'
-    """
-    name = Path(path).name.lower()
-    for suffix in WRITABLE:
-        if name.endswith(suffix) and name != suffix:
-            return suffix
-    msg = f"{path}: unknown output format; wanted a name that ends in {', '.join(WRITABLE)}"
-    raise OutputError(msg)
-
-
 def kind_of(path: Path) -> str:
     """Format of a file by its content; where that says nothing, by its name.
 
@@ -286,19 +206,3 @@ _ENDINGS = {
     "npz": (".npz",),
     "raster": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
 }
-
-
-def _labels(path: Path, label_map: NDArray[Any], reference: Volume) -> NDArray[np.unsignedinteger[Any]]:
-    labels = label_map[:, :, np.newaxis] if label_map.ndim == 2 and reference.shape[2] == 1 else label_map
-    if labels.dtype.kind not in "uib" or labels.shape != reference.shape:
-        msg = (
-            f"{path}: label map of dtype {label_map.dtype} and shape {label_map.shape}; "
-            f"wanted integers in the shape of the image, {reference.shape}"
-        )
-        raise OutputError(msg)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= 2**32:
-        msg = f"{path}: labels run from {low} to {high}; wanted 0 to {2**32 - 1}"
-        raise OutputError(msg)
-    smallest = next(dtype for dtype in (np.uint8, np.uint16, np.uint32) if high <= np.iinfo(dtype).max)
-    return labels.astype(smallest, copy=False)

@@ -19,7 +19,7 @@ from runtime.io._dicom_files import DicomFile, archive_of, files_in, head_of, op
 from runtime.io._quiet import quiet
 from runtime.io._reading import MAX_BYTES, check_size, foreign, named
 
-__all__ = ["MAX_FRAMES", "Frame", "Scan", "Series", "is_dicom", "read_dataset", "scan_file", "scan_files"]
+__all__ = ["MAX_FRAMES", "Frame", "Scan", "Series", "frames_of", "is_dicom", "read_dataset", "scan_file", "scan_files"]
 
 MAX_FRAMES = 50_000
 """Most frames of a multi-frame object."""
@@ -247,7 +247,7 @@ def _series(headers: Sequence[_Header]) -> Series:
     multi_frame = mosaic = False
     for file, header in enumerate(headers):
         with foreign(header.file, _WANTED), quiet():
-            own = tuple(_frames(header.file, header.dataset, file))
+            own = tuple(frames_of(header.file, header.dataset, file))
             frames.extend(own)
             per_frame = header.dataset.get("PerFrameFunctionalGroupsSequence")
             multi_frame = multi_frame or len(own) > 1 or bool(per_frame)
@@ -264,7 +264,7 @@ def _series(headers: Sequence[_Header]) -> Series:
     )
 
 
-def _frames(path: DicomFile, dataset: Any, file: int) -> Iterator[Frame]:
+def frames_of(path: DicomFile, dataset: Any, file: int) -> Iterator[Frame]:
     count = int(dataset.get("NumberOfFrames") or 1)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     samples = int(dataset.get("SamplesPerPixel") or 1)

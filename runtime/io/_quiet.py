@@ -15,8 +15,18 @@ from contextlib import ExitStack, contextmanager
 
 __all__ = ["quiet"]
 
-_LIBRARIES = "pydicom|PIL|openjpeg|pylibjpeg|jpeg_ls|nrrd"
-_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.encaps", "PIL.TiffImagePlugin", "PIL.PngImagePlugin")
+_LIBRARIES = "pydicom|PIL|openjpeg|pylibjpeg|jpeg_ls|nrrd|highdicom"
+_LOGGERS = (
+    "pydicom",
+    "pydicom.pixels.decoders.base",
+    "pydicom.encaps",
+    "PIL.TiffImagePlugin",
+    "PIL.PngImagePlugin",
+    "highdicom.base",
+    "highdicom.image",
+    "highdicom.seg.sop",
+    "highdicom.spatial",
+)
 
 
 class _Silence:

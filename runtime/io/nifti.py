@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume
-from runtime.io._atomic import atomic_file
 from runtime.io._nifti_header import (
     HEADER_BYTES,
     anonymous_block,
@@ -27,7 +25,8 @@ from runtime.io._nifti_header import (
     parse_header,
 )
 from runtime.io._reading import check_file, check_size, choose_volume, foreign, named
-from runtime.io._source import NiftiSource, protected_paths
+from runtime.io._result import Result
+from runtime.io._source import NiftiSource
 from runtime.io._voxels import Stored, is_gzip, read_voxels, scaled, unpacked_head
 
 __all__ = ["is_nifti", "read_nifti", "write_nifti"]
@@ -116,9 +115,7 @@ def read_nifti(path: Path, *, volume: int | None = None) -> Volume:
         )
 
 
-def write_nifti(
-    path: Path, label_map: NDArray[np.unsignedinteger[Any]], reference: Volume, *, names: Mapping[int, str] | None
-) -> None:
+def write_nifti(stream: BinaryIO, path: Path, result: Result) -> None:
     """Write a label map on the grid of an image.
 
     The header's geometry is that of the image, bit for bit where the image is a NIfTI file; slope 1,
@@ -127,32 +124,25 @@ def write_nifti(
 
     Parameters
     ----------
+    stream : binary file
+        Where the bytes go.
     path : Path
-        ``.nii`` or ``.nii.gz``.
-    label_map : ndarray of uint8, uint16 or uint32, shape (I, J, K)
-        Labels in the file order of ``reference``.
-    reference : Volume
-        The image that was segmented.
-    names : mapping of int to str, optional
-        Names of the labels, written as a Caret label table.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
+        The name that they will have, ``.nii`` or ``.nii.gz``.
+    result : Result
+        What to write; its names, if any, become a Caret label table.
     """
     from nibabel.nifti1 import Nifti1Extension
 
-    header = label_header(reference.source, reference.shape, label_map.dtype, reference.affine, reference.spacing)
-    if names:
-        header.extensions.append(Nifti1Extension(0, label_table(names)))
-    with atomic_file(path, protected=protected_paths(reference.source)) as stream:
-        if path.name.lower().endswith(".gz"):
-            # No name and no time in the gzip header: the same labels give the same file.
-            with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, 0) as packed:
-                _write_voxels(packed, header, label_map)
-        else:
-            _write_voxels(stream, header, label_map)
+    image, labels = result.reference, result.label_map
+    header = label_header(image.source, image.shape, labels.dtype, image.affine, image.spacing)
+    if result.names:
+        header.extensions.append(Nifti1Extension(0, label_table(result.names)))
+    if path.name.lower().endswith(".gz"):
+        # No name and no time in the gzip header: the same labels give the same file.
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, 0) as packed:
+            _write_voxels(packed, header, labels)
+    else:
+        _write_voxels(stream, header, labels)
 
 
 def _write_voxels(stream: Any, header: Any, label_map: NDArray[Any]) -> None:

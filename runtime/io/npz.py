@@ -14,16 +14,16 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume
-from runtime.io._atomic import atomic_file
 from runtime.io._reading import MAX_RATIO, check_file, check_size, foreign, named, read_into
-from runtime.io._source import FileSource, protected_paths
+from runtime.io._result import Result
+from runtime.io._source import FileSource
 from runtime.types import Box
 
 __all__ = ["MAX_BOXES", "is_npz", "read_npz", "write_npz"]
@@ -91,26 +91,21 @@ def read_npz(path: Path) -> Volume:
         )
 
 
-def write_npz(path: Path, label_map: NDArray[np.unsignedinteger[Any]], reference: Volume) -> None:
+def write_npz(stream: BinaryIO, path: Path, result: Result) -> None:
     """Write ``segs`` in the challenge's axis order: (D, H, W), or (H, W) for a 2-D image.
 
     Parameters
     ----------
+    stream : binary file
+        Where the bytes go.
     path : Path
-        The file to write.
-    label_map : ndarray of uint8, uint16 or uint32, shape (I, J, K)
-        Labels in the order of ``reference.array``.
-    reference : Volume
-        The image that was segmented.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
+        The name that they will have.
+    result : Result
+        What to write.
     """
-    segs = label_map[:, :, 0].T if reference.is_2d else label_map.transpose(2, 1, 0)
-    with atomic_file(path, protected=protected_paths(reference.source)) as stream:
-        np.savez_compressed(stream, segs=np.ascontiguousarray(segs))
+    labels = result.label_map
+    segs = labels[:, :, 0].T if result.reference.is_2d else labels.transpose(2, 1, 0)
+    np.savez_compressed(stream, segs=np.ascontiguousarray(segs))
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> NDArray[Any]:

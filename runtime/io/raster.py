@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from runtime.io._atomic import atomic_file
 from runtime.io._palette import object_colour
 from runtime.io._quiet import quiet
 from runtime.io._reading import MAX_RATIO, BoundedFile, check_file, check_size, foreign
+from runtime.io._result import Result
 from runtime.io._source import FileSource, protected_paths
 
-__all__ = ["MAX_PIXELS", "is_raster", "read_raster", "write_overlay", "write_raster"]
+__all__ = ["MAX_PIXELS", "check_raster", "is_raster", "read_raster", "write_overlay", "write_raster"]
 
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture: where Pillow starts to suspect a decompression bomb."""
@@ -88,34 +89,38 @@ def read_raster(path: Path) -> Volume:
     return Volume(array, is_2d=True, source=FileSource(paths=(path.resolve(),)))
 
 
-def write_raster(path: Path, label_map: NDArray[np.unsignedinteger[Any]], reference: Volume) -> None:
+def check_raster(path: Path, reference: Volume, count: int) -> None:
+    """Refuse an image of several slices."""
+    if reference.shape[2] != 1:
+        msg = f"{path}: a PNG holds one slice, the result has {reference.shape[2]}; write .nii.gz or .npz instead"
+        raise OutputError(msg)
+
+
+def write_raster(stream: BinaryIO, path: Path, result: Result) -> None:
     """Write a 2-D label map as a grey PNG whose pixel values are the labels.
 
     Parameters
     ----------
+    stream : binary file
+        Where the bytes go.
     path : Path
-        The ``.png`` to write; 8 bits for labels up to 255, else 16 bits.
-    label_map : ndarray of unsigned int, shape (I, J, 1)
-        Labels in the order of ``reference.array``.
-    reference : Volume
-        The image that was segmented.
+        The name that they will have.
+    result : Result
+        What to write; 8 bits for labels up to 255, else 16 bits.
 
     Raises
     ------
     OutputError
-        If the label map has several slices or labels above 65535, or the file cannot be written.
+        If there are labels above 65535.
     """
     from PIL import Image
 
-    if label_map.shape[2] != 1:
-        msg = f"{path}: a PNG holds one slice, the result has {label_map.shape[2]}; write .nii.gz or .npz instead"
-        raise OutputError(msg)
-    if label_map.dtype.itemsize > 2:
+    labels = result.label_map
+    if labels.dtype.itemsize > 2:
         msg = f"{path}: a PNG holds labels up to 65535; write .nii.gz or .npz instead"
         raise OutputError(msg)
-    pixels = np.ascontiguousarray(label_map[:, :, 0].T)  # (i, j) -> (row, column)
-    with atomic_file(path, protected=protected_paths(reference.source)) as stream:
-        Image.fromarray(pixels).save(stream, format="PNG")
+    pixels = np.ascontiguousarray(labels[:, :, 0].T)  # (i, j) -> (row, column)
+    Image.fromarray(pixels).save(stream, format="PNG")
 
 
 def write_overlay(

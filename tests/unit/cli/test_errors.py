@@ -209,7 +209,8 @@ def test_a_graph_that_fails_is_exit_code_5(run: Runner, volume_file: Path, monke
         (("-o", "link.nii.gz"), "link.nii.gz: is the input itself"),
         (("--preview", "nowhere/look.png"), "the folder nowhere does not exist"),
         (("--preview", "look.jpg"), "look.jpg: a preview is a PNG"),
-        (("-o", "a.png", "--preview", "a.png"), "a.png: label map and preview have the same name"),
+        (("-o", "a.nii", "-o", "./a.nii"), "a.nii: two results have the same name"),
+        (("-o", "a.png", "--preview", "a.png"), "a.png: two results have the same name"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_found_before_anything_is_computed(

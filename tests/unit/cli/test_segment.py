@@ -304,6 +304,8 @@ KEYS = {
     "summary_version": int,
     "lite_infer": str,
     "output": str,
+    "outputs": list,
+    "statistics": (str, type(None)),
     "preview": (str, type(None)),
     "bundle": str,
     "backend": str,

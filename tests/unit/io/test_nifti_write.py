@@ -214,7 +214,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: NDArray[Any]
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["seg", "seg.jpg", ".nii", "seg.nii.bz2", "seg.dcm"])
+@pytest.mark.parametrize("name", ["seg", "seg.jpg", ".nii", "seg.nii.bz2", "seg.nrrd", "seg.mha"])
 def test_an_unknown_ending_is_refused_with_those_that_are_known(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"unknown output format; wanted a name that ends in \.nii\.gz, \.nii"):
         save(tmp_path / name, np.zeros(SHAPE, int), Volume(np.zeros(SHAPE)))
