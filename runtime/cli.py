@@ -167,7 +167,8 @@ def _segment(options: argparse.Namespace) -> int:
     if not prompts and not options.auto:
         msg = "no prompt; give --box X0,Y0,X1,Y1, --point, --prompts FILE, or --auto if the bundle needs none"
         raise errors.PromptError(msg)
-    targets = _cli_targets.choose_targets(Path(name), volume, wanted, len(group_prompts(prompts)))
+    objects = len(group_prompts(prompts)) if prompts else 1
+    targets = _cli_targets.choose_targets(Path(name), volume, wanted, objects)
     with clock.stage("start"):
         session = runtime.Session(
             options.bundle,

@@ -119,7 +119,8 @@ class _Rings:
         straight = (np.abs(ahead[:, 0] * behind[:, 1] - ahead[:, 1] * behind[:, 0]) < 1e-9) & (
             (ahead * behind).sum(axis=1) > 0
         )
-        return corners[~straight]
+        turns: NDArray[np.float64] = corners[~straight]
+        return turns
 
 
 def _loops(mask: NDArray[np.bool_]) -> list[list[Corner]]:

@@ -160,7 +160,7 @@ def _name_frame_of_reference(source: SourceSeries) -> None:
 
 
 def _check(path: Path, source: SourceSeries, reference: Volume, what: str, placed: bool) -> None:
-    required = _REQUIRED
+    required: tuple[str, ...] = _REQUIRED
     if reference.affine is not None and not source.is_multi_frame:
         required += ("PixelSpacing",)
     missing = sorted({keyword for header in source.headers for keyword in required if not header.get(keyword)})
