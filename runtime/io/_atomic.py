@@ -125,6 +125,8 @@ def check_writable(path: Path, *, protected: Iterable[Path] = ()) -> None:
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
+    while error.errno is None and isinstance(error.__context__, OSError):  # as pydicom wraps what the disk said
+        error = error.__context__
     if error.errno in _NO_SPACE:
         return OutputError(f"{path}: no space left while writing; free some or choose another folder")
     if error.errno in _NOT_ALLOWED:

@@ -113,6 +113,7 @@ def _segmentation(path: Path, source: SourceSeries, segments: list[Segment], ref
             )
             if "ImagePositionPatient" not in images[0] and reference.affine is None:
                 dataset.PatientOrientation = images[0].get("PatientOrientation")
+            dataset.pop("ContributingEquipmentSequence", None)  # the source's scanner, station and hospital
             if source.is_multi_frame:
                 _restore_frame_numbers(dataset, source, used)
     except MemoryError:

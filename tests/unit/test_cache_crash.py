@@ -8,15 +8,12 @@ import signal
 import sqlite3
 import sys
 import time
-import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import pytest
+from crash import die_at_line, fork
 
 from runtime.cache import EmbeddingCache
 
@@ -36,21 +33,6 @@ def embedding(number: int) -> dict[str, np.ndarray]:
         "image_embeddings": rng.integers(0, 256, 200 + 1700 * number, dtype=np.uint8).view(np.int8),
         "skip": rng.random((3, 5, 7), dtype=np.float32),
     }
-
-
-def fork(work: Callable[[], None]) -> int:
-    """Run something in a child, which ends with exit code 0 if it returned; the child's process id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads of numerical libraries, not of ours
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
 
 
 def bytes_in(directory: Path) -> int:
@@ -133,23 +115,6 @@ def test_a_store_survives_200_kills(tmp_path: Path) -> None:
     kill_writers(tmp_path / "three", rounds=50, writers=3)
 
 
-def die_at_line(line: int) -> Callable[[FrameType, str, Any], Any]:
-    """Trace function that kills this process before the given line event inside the store."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.endswith("_store.py"):
-            return None
-        if event == "line":
-            count += 1
-            if count == line:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    return trace
-
-
 def kill_at_lines(directory: Path, step: int) -> int:
     """Kill a writer before every ``step``-th line of its first two writes; the number of kills.
 
@@ -159,7 +124,7 @@ def kill_at_lines(directory: Path, step: int) -> int:
 
     def write(line: int) -> None:
         with EmbeddingCache(directory=directory, memory_bytes=0, disk_bytes=LIMIT) as cache:
-            sys.settrace(die_at_line(line))
+            sys.settrace(die_at_line("_store.py", line))
             cache.put(key_of(10), embedding(10))  # replaces an entry
             cache.put(key_of(23), embedding(23))  # evicts two or more
             sys.settrace(None)

@@ -137,8 +137,7 @@ def test_the_patient_the_study_and_the_source_are_named_and_nothing_else(tmp_pat
     assert series.SeriesInstanceUID == f"{UID}.2"
     referenced = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
     assert referenced <= {f"{UID}.3.{k + 1}" for k in range(6)}
-    assert "Op^One" not in str(dataset)
-    assert str(tmp_path) not in str(dataset)
+    assert all(word not in str(dataset) for word in ("Op^One", "Hospital", str(tmp_path)))
 
 
 def test_codes_and_colours_follow_the_name_and_the_label(tmp_path: Path) -> None:
