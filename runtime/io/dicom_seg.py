@@ -28,6 +28,9 @@ MAX_SEGMENTS = 65535
 """Most segments: SegmentNumber has 16 bits."""
 
 _WHAT = "a DICOM segmentation"
+_CHECKED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
+"""What highdicom refuses where a careless source holds no date, time or sex; the result carries it as it is."""
+
 _UTF8 = "ISO_IR 192"
 _LABEL_LENGTH = 64
 
@@ -89,6 +92,8 @@ def _segmentation(path: Path, source: SourceSeries, segments: list[Segment], ref
 
     used = sorted({k for one in segments for k, _ in source.planes(one)}) or [0]
     images = _images(source, used, reference.spacing[2])
+    for keyword in _CHECKED:
+        setattr(images[0], keyword, None)
     pixels = _frames(source, segments, reference.shape, used)
     try:
         with quiet():
@@ -113,6 +118,8 @@ def _segmentation(path: Path, source: SourceSeries, segments: list[Segment], ref
             )
             if "ImagePositionPatient" not in images[0] and reference.affine is None:
                 dataset.PatientOrientation = images[0].get("PatientOrientation")
+            for keyword in _CHECKED:
+                dataset[keyword] = source.headers[0][keyword]
             dataset.pop("ContributingEquipmentSequence", None)  # the source's scanner, station and hospital
             if source.is_multi_frame:
                 _restore_frame_numbers(dataset, source, used)

@@ -168,6 +168,29 @@ def test_a_name_is_coded_where_the_tables_have_it(name: str, meaning: str, side:
     assert (coding.side and coding.side[2]) == side
 
 
+@pytest.mark.parametrize("ending", ["seg.dcm", "rtstruct.dcm"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PatientBirthDate": "1950-01-02", "StudyTime": "noon"},
+        {"PatientSex": "U", "StudyDate": "2020.13.77"},
+        {"PatientID": "x" * 100, "AccessionNumber": "a" * 40, "PatientName": None},
+    ],
+)
+def test_what_is_odd_about_the_source_is_carried_as_it_is(
+    tmp_path: Path, attributes: dict[str, Any], ending: str
+) -> None:
+    with pydicom.config.disable_value_validation():
+        volume = load(write_series(tmp_path / "in", **attributes))
+    path = tmp_path / f"out.{ending}"
+    check_output(path, volume)
+    write_results(path, result_of(volume, some_segments(volume.shape)))
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(path)
+        found = {keyword: str(dataset.get(keyword)) for keyword in attributes}
+    assert found == {keyword: value or "" for keyword, value in attributes.items()}
+
+
 def test_an_image_that_did_not_come_from_dicom_is_refused_before_work_begins(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"this image did not come from DICOM; give the series as the input"):
         check_output(tmp_path / "out.dcm", Volume(np.zeros((3, 4, 5)), affine=np.eye(4)))
