@@ -155,11 +155,12 @@ def test_inputs_that_do_not_fit_are_all_named(opened: Opener, change: dict[str, 
 
 def test_a_failure_inside_the_engine_is_an_inference_error_and_does_no_harm(opened: Opener) -> None:
     backend = opened(SUM)
-    with pytest.raises(InferenceError, match=r"failed") as caught:
-        backend.run({"a": rows(0, 2, 3), "b": rows(0, 5, 3)})
-    assert caught.value.__cause__ is not None
     a, b = rows(1, 2, 3), rows(2, 2, 3)
-    np.testing.assert_array_equal(backend.run({"a": a, "b": b})["sum"], a + b)
+    for _ in range(2):  # at first nothing has run, then the memory holds an answer that must not be taken for this one
+        with pytest.raises(InferenceError, match=r"failed") as caught:
+            backend.run({"a": rows(0, 2, 3), "b": rows(0, 5, 3)})
+        assert caught.value.__cause__ is not None
+        np.testing.assert_array_equal(backend.run({"a": a, "b": b})["sum"], a + b)
 
 
 def test_eight_threads_get_their_own_answers(opened: Opener) -> None:

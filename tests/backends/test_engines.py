@@ -93,9 +93,14 @@ def test_a_request_that_outlives_the_backend_is_not_kept(tmp_path: Path) -> None
     backend: Any = open_file("openvino", SUM.save(tmp_path / "sum.onnx"), BackendOptions())
 
     class Closing:
-        def infer(self, *_args: Any, **_keywords: Any) -> list[int]:
+        def start_async(self, *_args: Any, **_keywords: Any) -> None:
             backend.close()
-            return [7]
+
+        def wait(self) -> None:
+            pass
+
+        def get_output_tensor(self, _index: int) -> SimpleNamespace:
+            return SimpleNamespace(data=7)
 
     backend._compiled = SimpleNamespace(create_infer_request=Closing)
     assert backend.run({"a": rows(0, 1, 3), "b": rows(0, 1, 3)}) == {"sum": 7}
