@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     from export.convert import FORMATS, PRECISIONS
     from export.families import FAMILIES
     from export.merge_command import add_merge
+    from export.pack_command import add_pack_set
     from export.parity_command import add_parity
     from runtime.backends import BACKENDS
 
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     families = commands.add_parser("families", help="list the systems that convert")
     families.add_argument("--json", action="store_true", help="print JSON instead of a table")
     families.set_defaults(command=_families)
-    for command in (convert, verify, families, add_parity(commands), add_merge(commands)):
+    for command in (convert, verify, families, add_parity(commands), add_merge(commands), add_pack_set(commands)):
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

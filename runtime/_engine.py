@@ -187,8 +187,12 @@ class Engine:
             msg = "this session is closed; create a new Session"
             raise SessionStateError(msg)
 
+    def owns(self, embedding: Embedding) -> bool:
+        """Whether an embedding was made by this bundle's encoder."""
+        return embedding.graph_sha256 == self._graph_sha256
+
     def check_own(self, embedding: Embedding) -> None:
-        if embedding.graph_sha256 != self._graph_sha256:
+        if not self.owns(embedding):
             msg = "this embedding was made by another bundle or precision; encode the image with this session"
             raise PromptError(msg)
 

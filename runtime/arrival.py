@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -71,10 +71,10 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def check_replaceable(output: Path, *, force: bool) -> None:
+def check_replaceable(output: Path, *, force: bool, files: Callable[[Path], Collection[str]] = bundle_files) -> None:
     """Refuse a place that is taken: anything without `force`; with it anything but a bundle alone or an empty folder.
 
-    OutputError says by what.
+    `files` lists the files of what may be replaced, or raises a ManifestError. OutputError says what is in the way.
     """
     if not os.path.lexists(output):
         return
@@ -85,7 +85,7 @@ def check_replaceable(output: Path, *, force: bool) -> None:
         if not output.is_dir() or is_elsewhere(output):
             raise _no_bundle(output)
         if any(output.iterdir()):
-            _check_known(output, bundle_files(output))
+            _check_known(output, files(output))
     except ManifestError as error:
         raise _no_bundle(output) from error
     except OSError as error:
@@ -106,7 +106,9 @@ def _check_known(folder: Path, known: Collection[str]) -> None:
 
 
 @contextmanager
-def arriving_folder(output: Path, *, force: bool) -> Iterator[Path]:
+def arriving_folder(
+    output: Path, *, force: bool, files: Callable[[Path], Collection[str]] = bundle_files
+) -> Iterator[Path]:
     """Yield an empty folder beside `output` that takes its name when the block ends, and is removed if it fails.
 
     OutputError if the place is taken (see `check_replaceable`) or cannot be written.
@@ -119,7 +121,7 @@ def arriving_folder(output: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield work
         work.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
-        check_replaceable(output, force=force)
+        check_replaceable(output, force=force, files=files)
         _replace(work, output)
     except OSError as error:
         raise _output_error(output, error) from error

@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime import _decoding, _prompt_arrays
 from runtime._cut import cut_to_boxes
-from runtime._engine import Engine
+from runtime._experts import EngineOptions, Experts
 from runtime._extra import extra_arrays
 from runtime._implicit import size_to_evaluate
 from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import default_threads
-from runtime.bundle import open_bundle
+from runtime.bundle_set import open_model
 from runtime.cache import EmbeddingCache
 from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume, plane_view
@@ -45,7 +45,7 @@ class Session:
     Parameters
     ----------
     bundle : str or path-like, optional
-        Name of an installed bundle, or path of a bundle folder. Default: the model that comes with
+        Name of an installed bundle or set of bundles, or path of its folder. Default: the model that comes with
         lite-infer.
     backend : {"auto", "openvino", "onnxruntime"}
         Inference engine. ``auto`` takes OpenVINO where it is installed and the bundle has a graph for it.
@@ -90,43 +90,38 @@ class Session:
         if threads is not None and whole(threads, "threads") < 1:
             msg = f"threads {threads}: wanted a whole number from 1"
             raise PromptError(msg)
-        self._engine = Engine(
-            open_bundle(bundle),
-            backend=backend,
-            precision=precision,
-            threads=threads or default_threads(),
-            cache=cache if isinstance(cache, EmbeddingCache) else None,
-            keep_on_disk=bool(cache),
-        )
+        kept = cache if isinstance(cache, EmbeddingCache) else None
+        options = EngineOptions(backend, precision, threads or default_threads(), kept, keep_on_disk=bool(cache))
+        self._experts = Experts(open_model(bundle), options)
 
     @property
     def manifest(self) -> Manifest:
-        """Facts of the bundle."""
-        return self._engine.manifest
+        """Facts of the bundle; of a set those of its first expert, which but for weights and names are those of all."""
+        return self._experts.first.manifest
 
     @property
     def backend(self) -> str:
         """Inference engine in use: ``openvino`` or ``onnxruntime``."""
-        return self._engine.backend
+        return self._experts.first.backend
 
     @property
     def precision(self) -> str:
         """Inference precision in use: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
-        return self._engine.precision
+        return self._experts.first.precision
 
     @property
     def threads(self) -> int:
         """Threads of the inference engine."""
-        return self._engine.threads
+        return self._experts.first.threads
 
     @property
     def cache(self) -> EmbeddingCache:
         """The embedding cache in use."""
-        return self._engine.cache
+        return self._experts.first.cache
 
     def __enter__(self) -> Session:
         """Return the session; leaving the ``with`` block closes it."""
-        self._engine.check_usable()
+        self._experts.first.check_usable()
         return self
 
     def __exit__(
@@ -137,19 +132,25 @@ class Session:
 
     def close(self) -> None:
         """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
-        self._engine.close()
+        self._experts.close()
 
     def warm_up(self) -> None:
-        """Load all graphs now rather than on first use, for example while a window opens.
+        """Load all graphs now rather than on first use, for example while a window opens; of a set those in use.
 
         Raises
         ------
         InferenceError
             If a graph does not compile.
         """
-        self._engine.warm_up()
+        self._experts.warm_up()
 
-    def encode(self, image: NDArray[Any], *, window: str | tuple[float, float] | None = None) -> Embedding:
+    def encode(
+        self,
+        image: NDArray[Any],
+        *,
+        window: str | tuple[float, float] | None = None,
+        modality: str | int | None = None,
+    ) -> Embedding:
         """Compute the embedding of one image.
 
         Parameters
@@ -158,6 +159,8 @@ class Session:
             Rows first. uint8 is taken as it is; other intensities are windowed as a volume's are.
         window : str or tuple of 2 float, optional
             Preset name or (level, width).
+        modality : str or int, optional
+            What the image shows: a set of bundles encodes it with the expert for that. A bundle asks when it decodes.
 
         Returns
         -------
@@ -169,18 +172,18 @@ class Session:
         ImageError
             If the array is not an image of at least one pixel.
         PromptError
-            If the window is malformed.
+            If the window is malformed, or a set has no expert for the modality.
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._engine.check_usable()
+        engine = self._experts.for_encoding(modality)
         plane = as_array(image)
         volume = bare_volume(plane)
         if not volume.is_2d:
             msg = f"array of shape {plane.shape}: wanted (H, W) or (H, W, 3)"
             raise ImageError(msg)
         chosen = choose_window(volume, window)
-        return self._engine.encode(plane if chosen is None else chosen.apply(plane))[0]
+        return engine.encode(plane if chosen is None else chosen.apply(plane))[0]
 
     def decode(
         self,
@@ -237,15 +240,14 @@ class Session:
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._engine.check_usable()
-        self._engine.check_own(embedding)
+        engine, modality = self._experts.of(embedding, modality), self._experts.left_for_decoder(modality)
         frame = frame_of(self.manifest, embedding.original_size)
         given = _prompt_arrays.Given(boxes, points, point_labels, masks, scribbles, modality, extra)
         arrays = _prompt_arrays.prompt_arrays(self.manifest, frame, given)
         limits = _prompt_arrays.cutting_boxes(self.manifest, frame, boxes)
         size = size_to_evaluate(self.manifest, frame, output_size)
         placed = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
-        prediction = self._engine.predict(embedding, arrays, frame, placed, size)
+        prediction = engine.predict(embedding, arrays, frame, placed, size)
         return prediction if limits is None else cut_to_boxes(prediction, limits.tolist())
 
     def segment(
@@ -327,9 +329,10 @@ class Session:
         SessionStateError
             If the session is closed or was inherited through a fork.
         """
-        self._engine.check_usable()
         started = time.perf_counter()
+        self._experts.first.check_usable()
         volume = image if isinstance(image, Volume) else bare_volume(as_array(image))
+        engine = self._experts.choose(modality, volume.modality)
         if volume.array.ndim == 4 and volume.shape[2] > 1:
             msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
             raise ImageError(msg)
@@ -343,21 +346,21 @@ class Session:
         else:
             objects = plan_objects(volume, view, wanted, slice_index=slice_index, z_range=z_range)
         _prompt_arrays.check_understood(self.manifest, objects)
-        chosen = _prompt_arrays.modality_index(self.manifest, modality)
+        chosen = _prompt_arrays.modality_index(self.manifest, self._experts.left_for_decoder(modality))
         beside = extra_arrays(self.manifest, extra, len(objects))
         frame = frame_of(self.manifest, view.shape[:2])
         size_to_evaluate(self.manifest, frame)
 
         def decode(embedding: Embedding, prompt: SlicePrompt, number: int) -> Prediction:
             own = {name: rows[number : number + 1] for name, rows in beside.items()}
-            return self._engine.decode_slice(embedding, prompt, chosen, own)
+            return engine.decode_slice(embedding, prompt, chosen, own)
 
         run = VolumeRun(
             volume=volume,
             view=view,
             frame=frame,
             window=choose_window(volume, window),
-            encode=self._engine.encode,
+            encode=engine.encode,
             decode=decode,
             blank=_decoding.blank(self.manifest, frame),
             settings=self._settings(mode),
@@ -378,9 +381,9 @@ class Session:
             timings=run.timings,
             window=run.window,
             slice_axis=slice_axis,
-            backend=self.backend,
-            precision=self.precision,
-            bundle=f"{self.manifest.name} {self.manifest.version}",
+            backend=engine.backend,
+            precision=engine.precision,
+            bundle=f"{engine.manifest.name} {engine.manifest.version}",
             prompts=tuple(wanted),
             volume=volume,
         )
