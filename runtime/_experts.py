@@ -99,6 +99,7 @@ class Experts:
 
     def warm_up(self) -> None:
         """Compile the graphs of every expert that was opened."""
+        self.first.check_usable()
         with self._lock:
             engines = list(self._engines.values())
         for engine in engines:

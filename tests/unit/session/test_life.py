@@ -125,11 +125,13 @@ def test_a_child_process_is_told_to_open_a_session_of_its_own(bundle: Path, lock
     queue = context.SimpleQueue()
     with open_session(bundle) as session:
         if locked:
-            session._engine._lock.acquire()
+            for lock in (session._experts._lock, session._experts.first._lock):
+                lock.acquire()
         child = context.Process(target=_in_child, args=(session, queue))
         child.start()
         if locked:
-            session._engine._lock.release()
+            for lock in (session._experts._lock, session._experts.first._lock):
+                lock.release()
         child.join(20)
         alive = child.is_alive()
         if alive:
