@@ -18,7 +18,6 @@ ENGINES = ("openvino", "onnxruntime")
 SLOW = {"medsam", "sam_vit_b", "esp_medsam", "imedsam", "medficientsam_l1", "medficientsam_l2"}
 SYSTEMS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES]
 BESIDE = {"esp_medsam": "patch_map", "imedsam": "refined logits"}
-EXACT = {"encoder_input", "prompt_boxes"}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
