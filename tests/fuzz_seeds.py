@@ -77,6 +77,22 @@ def _rle() -> bytes:
     return stream.getvalue()
 
 
+def jpeg2000_slice(codestream: bytes) -> bytes:
+    """A CT slice whose one frame, said to be JPEG 2000, holds these bytes."""
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    data = dcmread(io.BytesIO(dicom_slice()))
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data.PixelData = encapsulate([codestream])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    stream = io.BytesIO()
+    data.save_as(stream)
+    return stream.getvalue()
+
+
 def _npz() -> bytes:
     stream = io.BytesIO()
     np.savez(stream, imgs=np.stack([PIXELS] * 3), boxes=[[1, 1, 0, 5, 5, 2]], spacing=(1.0, 1.0, 2.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
 }
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 _WANTED = "a DICOM file with complete pixel data"
 
 
@@ -207,6 +209,8 @@ def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: s
         need = PACKAGES.get(syntax, "another program that converts it")
         msg = f"{path}: its transfer syntax {syntax} needs a decoder that is not installed; install {need}"
         raise ImageError(msg)
+    with foreign(path, _WANTED):
+        _check_boxes(dataset, syntax, max(indices))
     single = int(dataset.get("NumberOfFrames") or 1) == 1
     # pylibjpeg-rle is faster, but panics on damaged data with what is not even an Exception.
     plugin = "pydicom" if syntax == _RLE else ""
@@ -215,6 +219,32 @@ def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: s
         with foreign(path, _WANTED):
             pixels = next(frames)
         yield pixels
+
+
+def _check_boxes(dataset: Any, syntax: str, last: int) -> None:
+    """Refuse JP2 files (some programs store them in the place of their codestream) with a box that has no size.
+
+    pydicom looks for the codestream from box to box, and such a box has no end for it.
+    """
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels.utils import as_pixel_options
+    from pydicom.uid import JPEG2000TransferSyntaxes
+
+    if syntax not in JPEG2000TransferSyntaxes:
+        return
+    options = as_pixel_options(dataset)
+    offsets = options.get("extended_offsets")
+    if offsets and len(offsets[0]) != len(offsets[1]):  # which pydicom ignores then
+        offsets = None
+    frames = generate_frames(dataset.PixelData, number_of_frames=options["number_of_frames"], extended_offsets=offsets)
+    for frame in islice(frames, last + 1):
+        place = len(_JP2_SIGNATURE) + 4 if frame.startswith(_JP2_SIGNATURE) else len(frame)
+        while place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
+            length = int.from_bytes(frame[place : place + 4], "big")
+            if length < 8:
+                msg = f"a box of {length} bytes"
+                raise ValueError(msg)
+            place += length
 
 
 def _jpeg_frames(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel
 import pytest
 from fuzz_length import FUZZ_TIMES
-from fuzz_seeds import NAMES, dicom_slice, seed
+from fuzz_seeds import NAMES, dicom_slice, jpeg2000_slice, seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +77,12 @@ def test_seeds_are_images(name: str, tmp_path: Path) -> None:
 )
 def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, int, int]]) -> None:
     _survives(name, _mutated(seed(name), edits))
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_box_without_size_in_jpeg_2000_is_no_endless_loop(length: int) -> None:
+    signature = b"\0\0\0\x0cjP  \r\n\x87\n"
+    _survives("x.dcm", jpeg2000_slice(signature + length.to_bytes(4, "big") + b"ftyp" + bytes(24)))
 
 
 @pytest.mark.parametrize("name", NAMES)
