@@ -7,6 +7,7 @@ study, which they must carry, and those that say which image a plane belongs to.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import ImageError, OutputError
+from runtime.errors import ImageError, LiteInferError, OutputError
 from runtime.geometry import Volume
 from runtime.io._dicom_files import archive_of
 from runtime.io._dicom_header import read_dataset
@@ -25,7 +26,7 @@ from runtime.io._reading import LOGGER
 from runtime.io._result import Segment
 from runtime.io._source import DicomSource
 
-__all__ = ["PATIENT_AND_STUDY", "SERIES_NUMBER", "SourceSeries", "own_version", "read_source"]
+__all__ = ["PATIENT_AND_STUDY", "SERIES_NUMBER", "SourceSeries", "own_version", "read_source", "reported"]
 
 PATIENT_AND_STUDY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
@@ -56,17 +57,25 @@ class SourceSeries:
         For each slice k of the volume: index into ``headers`` and 0-based frame within that file.
     copies : frozenset of int
         Slices k that no file holds: they fill gaps, and results do not describe them.
+    remarks : tuple of str
+        What the user should know about a result of this series.
     """
 
     headers: tuple[Any, ...]
     frames: tuple[tuple[int, int], ...]
     copies: frozenset[int]
+    remarks: tuple[str, ...]
 
     @property
     def is_multi_frame(self) -> bool:
         """Whether the slices are frames of one file."""
         header = self.headers[0]
         return "PerFrameFunctionalGroupsSequence" in header or int(header.get("NumberOfFrames") or 1) > 1
+
+    def say_remarks(self) -> None:
+        """Log what the user should know, once the result is written."""
+        for remark in self.remarks:
+            LOGGER.warning(remark)
 
     def planes(self, one: Segment) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         """Slices k of an object that the series holds, with its crop there."""
@@ -75,6 +84,33 @@ class SourceSeries:
     def header(self, k: int) -> Any:
         """Header of the file that holds slice k."""
         return self.headers[self.frames[k][0]]
+
+
+@contextmanager
+def reported(path: Path, what: str) -> Iterator[None]:
+    """Turn what pydicom and highdicom raise over an odd source into an OutputError.
+
+    Only the kind of error is quoted: its text may hold values of the header.
+    """
+    try:
+        yield
+    except (LiteInferError, MemoryError):
+        raise
+    except OSError as error:
+        if _says_what(error):
+            raise  # the disk's, which `AtomicFiles` reports
+        raise _unsuitable(path, what, error) from error
+    except Exception as error:
+        raise _unsuitable(path, what, error) from error
+
+
+def _says_what(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and (error.errno is not None or _says_what(error.__context__))
+
+
+def _unsuitable(path: Path, what: str, error: Exception) -> OutputError:
+    kind = type(error).__name__
+    return OutputError(f"{path}: {what} cannot be made for this series ({kind}); write .nii.gz or .seg.nrrd instead")
 
 
 def read_source(path: Path, reference: Volume, what: str, *, placed: bool) -> SourceSeries:
@@ -122,10 +158,13 @@ def read_source(path: Path, reference: Volume, what: str, *, placed: bool) -> So
         raise OutputError(msg) from error
     places = {file: index for index, file in enumerate(sorted(used | {0}))}
     frames = tuple((places[file], frame) for file, frame in origin.frames)
-    source = SourceSeries(tuple(headers), frames, frozenset(origin.copies))
+    remarks = []
     if origin.copies:
-        LOGGER.warning("%d slices that fill gaps of the series are no part of %s", len(origin.copies), what)
-    with quiet():
+        remarks.append(f"{len(origin.copies)} slices that fill gaps of the series are no part of {what}")
+    if reference.affine is not None and not headers[0].get("FrameOfReferenceUID"):
+        remarks.append(f"the source names no frame of reference; {what} names one of its own")
+    source = SourceSeries(tuple(headers), frames, frozenset(origin.copies), tuple(remarks))
+    with reported(path, what), quiet():
         if reference.affine is not None and not headers[0].get("FrameOfReferenceUID"):
             _name_frame_of_reference(source)
         _check(path, source, reference, what, placed)
@@ -153,7 +192,6 @@ def _name_frame_of_reference(source: SourceSeries) -> None:
     """Give a series that was stripped of it a frame of reference: the same one in all of its results."""
     from pydicom.uid import generate_uid
 
-    LOGGER.warning("the source names no frame of reference; the result refers to its slices and names one of its own")
     uid = generate_uid(entropy_srcs=[str(source.headers[0].get("SeriesInstanceUID"))])
     for header in source.headers:
         header.FrameOfReferenceUID = uid

@@ -9,6 +9,7 @@ moment, eight more a voxel of those slices.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from runtime.errors import OutputError
 from runtime.geometry import Volume
 from runtime.io._codes import coding_of
-from runtime.io._dicom_source import SERIES_NUMBER, SourceSeries, own_version, read_source
+from runtime.io._dicom_source import SERIES_NUMBER, SourceSeries, own_version, read_source, reported
 from runtime.io._quiet import quiet
 from runtime.io._result import Result, Segment, layers_of
 
@@ -37,9 +38,8 @@ _LABEL_LENGTH = 64
 
 def check_dicom_seg(path: Path, reference: Volume, count: int) -> None:
     """Write one voxel of an object to nowhere: what the real result would fail of, this fails of."""
-    source = _source(path, reference)
     one = Segment(1, "object 1", (0, 0, 0), np.ones((1, 1, 1), dtype=np.bool_))
-    _segmentation(path, source, [one], reference, "")
+    _write(io.BytesIO(), path, [one], reference, "")
 
 
 def write_dicom_seg(stream: BinaryIO, path: Path, result: Result) -> None:
@@ -63,17 +63,11 @@ def write_dicom_seg(stream: BinaryIO, path: Path, result: Result) -> None:
         If the image did not come from DICOM, its files cannot be read any more, they lack what a segmentation
         refers to, or highdicom is missing.
     """
-    source = _source(path, result.reference)
-    if len(result.segments) > MAX_SEGMENTS:
-        msg = f"{path}: {len(result.segments)} objects, {_WHAT} holds {MAX_SEGMENTS}; write .nii.gz instead"
-        raise OutputError(msg)
     segments = list(result.segments)
-    if not segments:
-        msg = f"{path}: there is no object to write; {_WHAT} has at least one"
+    if not 0 < len(segments) <= MAX_SEGMENTS:
+        msg = f"{path}: {len(segments)} objects, {_WHAT} holds 1 to {MAX_SEGMENTS}; write .nii.gz instead"
         raise OutputError(msg)
-    dataset = _segmentation(path, source, segments, result.reference, result.algorithm)
-    with quiet():
-        dataset.save_as(stream, enforce_file_format=True)
+    _write(stream, path, segments, result.reference, result.algorithm).say_remarks()
 
 
 def _source(path: Path, reference: Volume) -> SourceSeries:
@@ -85,8 +79,14 @@ def _source(path: Path, reference: Volume) -> SourceSeries:
     return read_source(path, reference, _WHAT, placed=reference.shape[2] > 1)
 
 
-def _segmentation(path: Path, source: SourceSeries, segments: list[Segment], reference: Volume, algorithm: str) -> Any:
-    """The data set; foreign errors become an OutputError."""
+def _write(stream: BinaryIO, path: Path, segments: list[Segment], reference: Volume, algorithm: str) -> SourceSeries:
+    source = _source(path, reference)
+    with reported(path, _WHAT), quiet():
+        _segmentation(source, segments, reference, algorithm).save_as(stream, enforce_file_format=True)
+    return source
+
+
+def _segmentation(source: SourceSeries, segments: list[Segment], reference: Volume, algorithm: str) -> Any:
     import highdicom
     from pydicom.uid import generate_uid
 
@@ -94,44 +94,30 @@ def _segmentation(path: Path, source: SourceSeries, segments: list[Segment], ref
     images = _images(source, used, reference.spacing[2])
     for keyword in _CHECKED:
         setattr(images[0], keyword, None)
-    pixels = _frames(source, segments, reference.shape, used)
-    try:
-        with quiet():
-            dataset = highdicom.seg.Segmentation(
-                source_images=images,
-                pixel_array=pixels,
-                segmentation_type="BINARY",
-                segment_descriptions=[
-                    _description(number, one, algorithm) for number, one in enumerate(segments, start=1)
-                ],
-                series_instance_uid=generate_uid(prefix=None),
-                series_number=SERIES_NUMBER,
-                sop_instance_uid=generate_uid(prefix=None),
-                instance_number=1,
-                manufacturer="lite-infer",
-                manufacturer_model_name="lite-infer",
-                software_versions=own_version(),
-                device_serial_number="0",
-                content_label="SEGMENTATION",
-                series_description="Segmentation",
-                specific_character_set=_UTF8,
-            )
-            if "ImagePositionPatient" not in images[0] and reference.affine is None:
-                dataset.PatientOrientation = images[0].get("PatientOrientation")
-            for keyword in _CHECKED:
-                dataset[keyword] = source.headers[0][keyword]
-            dataset.pop("ContributingEquipmentSequence", None)  # the source's scanner, station and hospital
-            if source.is_multi_frame:
-                _restore_frame_numbers(dataset, source, used)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # highdicom raises what its checks and pydicom raise; only the kind is quoted, texts may hold header values.
-        msg = (
-            f"{path}: {_WHAT} cannot be made for this series ({type(error).__name__}); "
-            "write .nii.gz or .seg.nrrd instead"
-        )
-        raise OutputError(msg) from error
+    dataset = highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=_frames(source, segments, reference.shape, used),
+        segmentation_type="BINARY",
+        segment_descriptions=[_description(number, one, algorithm) for number, one in enumerate(segments, start=1)],
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer="lite-infer",
+        manufacturer_model_name="lite-infer",
+        software_versions=own_version(),
+        device_serial_number="0",
+        content_label="SEGMENTATION",
+        series_description="Segmentation",
+        specific_character_set=_UTF8,
+    )
+    if "ImagePositionPatient" not in images[0] and reference.affine is None:
+        dataset.PatientOrientation = images[0].get("PatientOrientation")
+    for keyword in _CHECKED:
+        dataset[keyword] = source.headers[0][keyword]
+    dataset.pop("ContributingEquipmentSequence", None)  # the source's scanner, station and hospital
+    if source.is_multi_frame:
+        _restore_frame_numbers(dataset, source, used)
     return dataset
 
 

@@ -6,6 +6,7 @@ plane of the slice that it was drawn on, at that slice's own position, and names
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from runtime.errors import OutputError
 from runtime.geometry import Volume
 from runtime.io._contours import outlines
 from runtime.io._dicom_header import Frame, frames_of
-from runtime.io._dicom_source import PATIENT_AND_STUDY, SERIES_NUMBER, SourceSeries, own_version, read_source
+from runtime.io._dicom_source import PATIENT_AND_STUDY, SERIES_NUMBER, SourceSeries, own_version, read_source, reported
 from runtime.io._quiet import quiet
 from runtime.io._result import Result, Segment
 
@@ -37,8 +38,8 @@ _DIGITS = 10
 
 
 def check_rtstruct(path: Path, reference: Volume, count: int) -> None:
-    """Refuse an image that did not come from DICOM, or whose slices have no place in the patient."""
-    _planes(path, read_source(path, reference, _WHAT, placed=True), reference)
+    """Write a structure set without a region to nowhere: what the real one would fail of, this fails of."""
+    _write(io.BytesIO(), path, (), reference, "")
 
 
 def write_rtstruct(stream: BinaryIO, path: Path, result: Result) -> None:
@@ -59,16 +60,23 @@ def write_rtstruct(stream: BinaryIO, path: Path, result: Result) -> None:
         If the image did not come from DICOM, its files cannot be read any more, or they do not say where the slices
         lie.
     """
-    source = read_source(path, result.reference, _WHAT, placed=True)
-    planes = _planes(path, source, result.reference)
-    with quiet():
-        dataset = _header(source, result)
-        for number, one in enumerate(result.segments, start=1):
+    _write(stream, path, result.segments, result.reference, result.algorithm).say_remarks()
+
+
+def _write(
+    stream: BinaryIO, path: Path, segments: Sequence[Segment], reference: Volume, algorithm: str
+) -> SourceSeries:
+    source = read_source(path, reference, _WHAT, placed=True)
+    with reported(path, _WHAT), quiet():
+        planes = _planes(path, source)
+        dataset = _header(source, algorithm)
+        for number, one in enumerate(segments, start=1):
             _add_region(dataset, number, one, source, planes)
         dataset.save_as(stream, enforce_file_format=True)
+    return source
 
 
-def _planes(path: Path, source: SourceSeries, reference: Volume) -> list[Frame]:
+def _planes(path: Path, source: SourceSeries) -> list[Frame]:
     """Where each slice lies, as its own header says it."""
     found = {
         file: list(frames_of(path, source.headers[file], file)) for file in sorted({file for file, _ in source.frames})
@@ -80,7 +88,7 @@ def _planes(path: Path, source: SourceSeries, reference: Volume) -> list[Frame]:
     return planes
 
 
-def _header(source: SourceSeries, result: Result) -> Any:
+def _header(source: SourceSeries, algorithm: str) -> Any:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
@@ -105,7 +113,7 @@ def _header(source: SourceSeries, result: Result) -> Any:
     dataset.FrameOfReferenceUID = first.FrameOfReferenceUID
     dataset.PositionReferenceIndicator = first.get("PositionReferenceIndicator")
     dataset.StructureSetLabel = "SEGMENTATION"
-    dataset.StructureSetDescription = result.algorithm or None
+    dataset.StructureSetDescription = algorithm or None
     dataset.StructureSetDate, dataset.StructureSetTime = date, time
     dataset.ApprovalStatus = "UNAPPROVED"
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]

@@ -116,9 +116,12 @@ def _diameter(plane: NDArray[np.bool_], axes: NDArray[np.float64]) -> float:
     """Longest distance between the middles of two pixels' edges, mm."""
     import cv2
 
-    centres = np.argwhere(plane).astype(np.float32)
-    edges = [centres + np.array(step, dtype=np.float32) for step in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))]
-    corners = cv2.convexHull(np.concatenate(edges))[:, 0]
+    rows = np.flatnonzero(plane.any(axis=1))
+    first = plane[rows].argmax(axis=1)
+    last = plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([rows, first], axis=1), np.stack([rows, last], axis=1)]).astype(np.float32)
+    steps = np.array([(0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)], dtype=np.float32)
+    corners = cv2.convexHull(np.concatenate([ends + step for step in steps]))[:, 0]
     points_mm = corners.astype(np.float64) @ axes.T
     return max(float(np.linalg.norm(points_mm - point, axis=1).max()) for point in points_mm)
 

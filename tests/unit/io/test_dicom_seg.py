@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import subprocess
@@ -12,9 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from results import LAYOUTS, PATIENT, UID, Layout, mask_of, placed, result_of, some_segments, write_series
+from results import LAYOUTS, PATIENT, UID, Layout, mask_of, placed, result_of, segment, some_segments, write_series
 
-from runtime.errors import OutputError
+from runtime.errors import LiteInferError, OutputError
 from runtime.geometry import Volume
 from runtime.io import check_output, load
 from runtime.io._codes import coding_of
@@ -191,6 +192,25 @@ def test_what_is_odd_about_the_source_is_carried_as_it_is(
     assert found == {keyword: value or "" for keyword, value in attributes.items()}
 
 
+SMALL = Layout("small", (1, 0, 0), (0, 1, 0), shape=(6, 5, 2))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_is_damaged_in_the_source_only_our_errors_escape(tmp_path: Path, seed: int) -> None:
+    folder = write_series(tmp_path / "in", SMALL)
+    rng = np.random.default_rng(seed)
+    for file in folder.iterdir():
+        data = bytearray(file.read_bytes())
+        for place in rng.integers(340, len(data) - 70, 2):
+            data[place] = rng.integers(32, 127) if rng.random() < 0.7 else rng.integers(256)
+        file.write_bytes(bytes(data))
+    for ending in ("seg.dcm", "rtstruct.dcm"):
+        with contextlib.suppress(LiteInferError):
+            volume = load(folder)
+            write_results(tmp_path / f"out.{ending}", result_of(volume, some_segments(volume.shape)))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_an_image_that_did_not_come_from_dicom_is_refused_before_work_begins(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"this image did not come from DICOM; give the series as the input"):
         check_output(tmp_path / "out.dcm", Volume(np.zeros((3, 4, 5)), affine=np.eye(4)))
@@ -229,7 +249,25 @@ def test_a_series_without_a_frame_of_reference_gets_one_for_all_its_results(
         write_results(path, result_of(volume, some_segments(volume.shape)))
         names.append(pydicom.dcmread(path).FrameOfReferenceUID)
     assert names[0] == names[1]
-    assert "names no frame of reference" in caplog.text
+    assert caplog.text.count("names no frame of reference") == 2, "once for each result"
+
+
+def test_slices_that_fill_gaps_are_no_part_of_the_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_series(tmp_path / "in")
+    (folder / "IM002").unlink()
+    volume = load(folder, force=True)
+    assert volume.shape[2] == 6
+    masks = [np.zeros(volume.shape, dtype=bool)]
+    masks[0][3:7, 2:5, 1:5] = True
+    for ending in ("seg.dcm", "rtstruct.dcm"):
+        path = tmp_path / f"out.{ending}"
+        check_output(path, volume)
+        write_results(path, result_of(volume, (segment(1, "liver", masks[0]),)))
+    masks[0][:, :, 2] = False
+    assert_same_in_the_patient(tmp_path / "out.seg.dcm", volume, masks)
+    contours = pydicom.dcmread(tmp_path / "out.rtstruct.dcm").ROIContourSequence[0].ContourSequence
+    assert len(contours) == 3
+    assert caplog.text.count("1 slices that fill gaps of the series are no part of") == 2
 
 
 def test_logs_name_neither_the_patient_nor_the_series(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
