@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime._digest import sha256_of
 from runtime.directories import models_path
 from runtime.errors import BundleError, BundleIntegrityError
 from runtime.manifest import MANIFEST_NAME, load_manifest
@@ -33,7 +34,6 @@ __all__ = [
 DEFAULT_BUNDLE = "default"
 """Name of the bundle that ships inside the package."""
 
-_CHUNK_BYTES = 1 << 20
 _SHORT_DIGITS = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REPAIR = "download the bundle or install lite-infer again"
@@ -260,19 +260,15 @@ class Bundle:
 
 def _verify(path: Path, wanted: str, size: int) -> None:
     """Compare a file with its record; BundleIntegrityError says how they differ."""
-    digest = hashlib.sha256()
     try:
         found_size = path.stat().st_size
         if found_size != size:
             msg = f"{path}: has {found_size} bytes; wanted {size}; the file is damaged, {_REPAIR}"
             raise BundleIntegrityError(msg)
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        found = sha256_of(path)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror}); check its permissions or {_REPAIR}"
         raise BundleIntegrityError(msg) from error
-    found = digest.hexdigest()
     if found != wanted:
         msg = (
             f"{path}: sha256 {found[:_SHORT_DIGITS]}..., wanted {wanted[:_SHORT_DIGITS]}...; "

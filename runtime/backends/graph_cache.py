@@ -1,8 +1,8 @@
-"""The folder of compiled graphs: how much it holds, keeping it within a limit, emptying it.
+"""The folder of compiled graphs: which of them are whole, how much they take, keeping that within a limit, emptying it.
 
-Knows the layout that `open_backend` gives it: ``<digest>/<engine's settings>/*.blob``, one folder a graph and setting.
-Knows no engine and no bundle. A compiled graph may go at any time: the next start compiles it again. Nothing else in
-the folder is touched, and no link is followed.
+Knows the layout that `open_backend` gives it: ``<digest>/<engine's settings>/*.blob``, one folder a graph and setting,
+and beside each blob its sha256. Knows no engine and no bundle. A compiled graph may go at any time: the next start
+compiles it again. Nothing else in the folder is touched, and no link is followed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime._digest import sha256_of
 from runtime.errors import OutputError
 
-__all__ = ["LIMIT_BYTES", "CompiledGraph", "clear_graphs", "compiled_graphs", "prune_graphs"]
+__all__ = [
+    "LIMIT_BYTES",
+    "CompiledGraph",
+    "clear_graphs",
+    "compiled_graphs",
+    "drop_damaged",
+    "prune_graphs",
+    "record_digests",
+]
 
 LIMIT_BYTES = 2 << 30
 """Compiled graphs that were used longest ago are removed until those kept have at most this many bytes."""
 
 _OURS = re.compile(r"[0-9a-f]{16}|bf16_probe")
 _ENDING = ".blob"
+_RECORD = ".sha256"
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,51 @@ def clear_graphs(root: Path) -> int:
     return len(graphs)
 
 
+def drop_damaged(folder: Path) -> int:
+    """Remove the compiled graphs of one folder that are not what was recorded of them, or of which nothing was.
+
+    Parameters
+    ----------
+    folder : Path
+        That of one graph and setting.
+
+    Returns
+    -------
+    damaged : int
+        How many are not what was recorded.
+
+    Raises
+    ------
+    OSError
+        If one cannot be read or removed.
+    """
+    damaged = 0
+    for blob in folder.glob(f"*{_ENDING}"):
+        try:
+            recorded = _recorded(blob)
+            if recorded == sha256_of(blob):
+                continue
+        except FileNotFoundError:  # another process was faster
+            continue
+        blob.unlink(missing_ok=True)
+        damaged += recorded is not None
+    return damaged
+
+
+def record_digests(folder: Path) -> None:
+    """Record what was compiled now, for `drop_damaged` at the next start; OSError if that fails."""
+    for blob in folder.glob(f"*{_ENDING}"):
+        with suppress(FileNotFoundError):  # another process drops what is not recorded yet
+            blob.with_suffix(_RECORD).write_text(sha256_of(blob), encoding="ascii")
+
+
+def _recorded(blob: Path) -> str | None:
+    try:
+        return blob.with_suffix(_RECORD).read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeError):
+        return None
+
+
 def _folders(root: Path) -> Iterator[Path]:
     """Folders with compiled graphs: those of the settings below each digest, and the digest's own."""
     for digest in _subfolders(root):
@@ -152,7 +207,7 @@ def _files(folder: Path) -> dict[Path, int]:
     sizes = {}
     for path in folder.iterdir():
         status = path.lstat()
-        if path.suffix == _ENDING and stat.S_ISREG(status.st_mode):
+        if path.suffix in (_ENDING, _RECORD) and stat.S_ISREG(status.st_mode):
             sizes[path] = status.st_size
     return sizes
 

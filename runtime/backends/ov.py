@@ -10,7 +10,7 @@ each found by measurement and held by a test:
   it picks for a small product tells the truth.
 * Its cache of compiled graphs goes by the path of a graph, not by its content, and serves a graph compiled in float16
   to who asks for float32. So each graph has a cache directory of its own, named after its digest by whoever opens it,
-  and each precision one below that.
+  and each precision one below that. It reads damaged weights from there without a word, so their sha256 is kept.
 * A synchronous ``infer`` of 2026.4 loses the errors of a graph with free sizes and returns what the memory held, such
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
 """
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.base import IoSpec, TensorSpec, check_inputs
+from runtime.backends.graph_cache import drop_damaged, record_digests
 from runtime.errors import BackendError, BackendUnavailable, InferenceError, SessionStateError
 
 if TYPE_CHECKING:
@@ -156,12 +157,11 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     from openvino import opset13
 
     properties = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    properties |= _cache_property(_made(cache_directory))
     row = opset13.parameter([1, _PROBE_SIDE], np.float32, name="row")
     weights = opset13.constant(np.full((_PROBE_SIDE, _PROBE_SIDE), 0.5, np.float32))
     model = openvino.Model([opset13.matmul(row, weights, transpose_a=False, transpose_b=True)], [row], "bf16_probe")
     try:
-        compiled = core.compile_model(model, "CPU", properties)
+        compiled = _compiled(core, model, properties, _made(cache_directory))
         kernels = [
             operation.get_rt_info()["primitiveType"].astype(str)
             for operation in compiled.get_runtime_model().get_ordered_ops()
@@ -190,8 +190,24 @@ def _made(directory: Path | None) -> Path | None:
     return directory
 
 
-def _cache_property(directory: Path | None) -> dict[str, Any]:
-    return {} if directory is None else {"CACHE_DIR": str(directory)}
+def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path | None) -> Any:
+    """Compile, or take from the cache directory what was compiled and is not damaged."""
+    if directory is not None:
+        try:
+            if drop_damaged(directory):
+                _log.warning("%s: a compiled graph was damaged; it is compiled again", directory)
+        except OSError as error:
+            _log.warning("%s: compiled graphs cannot be used (%s); starts are slower", directory, error.strerror)
+            directory = None
+    if directory is None:
+        return core.compile_model(model, "CPU", properties)
+    compiled = core.compile_model(model, "CPU", {**properties, "CACHE_DIR": str(directory)})
+    if not compiled.get_property("LOADED_FROM_CACHE"):
+        try:
+            record_digests(directory)
+        except OSError as error:
+            _log.warning("%s: compiled graphs cannot be kept (%s); the next start is slower", directory, error.strerror)
+    return compiled
 
 
 class OpenVinoBackend:
@@ -228,9 +244,8 @@ class OpenVinoBackend:
         self._graph = path.name
         self._foreign = _foreign()
         self.cache_directory = _made(_own_directory(options, openvino.__version__))
-        properties = _properties(options) | _cache_property(self.cache_directory)
         try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", properties)
+            compiled = _compiled(openvino.Core(), str(path), _properties(options), self.cache_directory)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             self.io_spec = IoSpec(

@@ -11,12 +11,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from runtime._digest import sha256_of
 from runtime._zip import ZipArchive, ZipLimits
 from runtime.bundle import open_bundle
 from runtime.errors import BundleError, BundleIntegrityError, OutputError
 from runtime.io._atomic import atomic_file
 from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from runtime.registry.fetch import PART, is_blob, sha256_of
+from runtime.registry.fetch import PART, is_blob
 from runtime.registry.store import Store
 
 __all__ = ["LIMITS", "import_archive", "pack"]

@@ -6,7 +6,6 @@ nothing of bundles. What was fetched lies under its digest, so a copy of that fo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -16,10 +15,11 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
+from runtime._digest import sha256_of
 from runtime.errors import DownloadError, OutputError
 from runtime.registry import web
 
-__all__ = ["PART", "Progress", "Wanted", "fetch", "inside", "is_blob", "is_offline", "mirrors", "sha256_of"]
+__all__ = ["PART", "Progress", "Wanted", "fetch", "inside", "is_blob", "is_offline", "mirrors"]
 
 PART = ".part"
 """Ending of what was fetched in part."""
@@ -134,15 +134,6 @@ def inside(place: str | Path, relative: str) -> str | Path:
 def is_blob(path: Path) -> bool:
     """Tell whether a file that is named after its digest is here, undamaged and no link."""
     return path.is_file() and not path.is_symlink() and sha256_of(path) == path.name
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _failure(wanted: Wanted, reasons: list[str], offline: bool) -> str:

@@ -18,12 +18,12 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from runtime._digest import sha256_of
 from runtime.bundle import open_bundle
 from runtime.errors import BundleError, DownloadError
 from runtime.io._atomic import atomic_file
 from runtime.manifest import MANIFEST_NAME, FileRecord, Licence, Name
 from runtime.registry import web
-from runtime.registry.fetch import sha256_of
 
 __all__ = ["INDEX_NAME", "IndexEntry", "Offer", "offers", "write_index"]
 

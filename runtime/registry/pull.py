@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from runtime._digest import sha256_of
 from runtime.errors import DownloadError, OutputError
 from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
-from runtime.registry.fetch import Progress, Wanted, fetch, inside, sha256_of
+from runtime.registry.fetch import Progress, Wanted, fetch, inside
 from runtime.registry.index import Offer
 from runtime.registry.published import Published
 from runtime.registry.store import Store, is_plain_file

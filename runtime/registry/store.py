@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime._digest import sha256_of
 from runtime.arrival import HIDDEN, REPLACED, arriving_folder, bundle_files, check_replaceable, discard, is_elsewhere
 from runtime.bundle import is_bundle_name, open_bundle
 from runtime.directories import data_directory
 from runtime.errors import BundleError, LiteInferError, OutputError
 from runtime.manifest import MANIFEST_NAME, Manifest, load_manifest, parse_manifest
-from runtime.registry.fetch import PART, sha256_of
+from runtime.registry.fetch import PART
 from runtime.registry.lock import locked
 
 __all__ = ["Removed", "Store", "is_plain_file"]

@@ -110,5 +110,6 @@ def test_an_opened_graph_makes_room_for_itself(tmp_path: Path, monkeypatch: pyte
     open_backend("openvino", bundle, "decoder", options).close()
     (decoder,) = compiled_graphs(tmp_path / "graphs")
     assert decoder.folder.parent != encoder.folder.parent
+    assert not encoder.folder.exists(), "its recorded digest goes with it"
     assert decoder.folder.name == encoder.folder.name
     assert decoder.folder.name.endswith("-fp32")

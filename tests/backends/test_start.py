@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -132,24 +133,35 @@ def test_processes_that_start_together_do_not_disturb_each_other(tmp_path: Path)
     assert run_python(CACHED, *arguments).strip() == "True"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "header"])
-def test_a_damaged_compiled_graph_is_compiled_again(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "header", "weights", "unproven"])
+def test_a_damaged_compiled_graph_is_compiled_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     skip_without("openvino")
     path = PRODUCT.save(tmp_path / "a.onnx")
     options = BackendOptions(threads=1, cache_directory=tmp_path / "cache")
     open_file("openvino", path, options).close()
     (blob,) = (tmp_path / "cache").rglob("*.blob")
     content = blob.read_bytes()
+    weights = PRODUCT.constants["weights"].tobytes()[:2000]
     blob.chmod(0o600)
     damaged = {
         "truncated": content[: len(content) // 2],
         "garbage": bytes(range(256)) * (len(content) // 256),
         "empty": b"",
         "header": b"\0" * 32 + content[32:],
+        "weights": content.replace(weights, bytes(len(weights))),  # OpenVINO reads these without a word
+        "unproven": content,
     }
+    assert content.count(weights) == 1
     blob.write_bytes(damaged[damage])
+    if damage == "unproven":
+        blob.with_suffix(".sha256").unlink()
     backend: Any = open_file("openvino", path, options)
     assert not backend._compiled.get_property("LOADED_FROM_CACHE")
+    assert ("a compiled graph was damaged; it is compiled again" in caplog.text) is (damage != "unproven")
+    again: Any = open_file("openvino", path, options)
+    assert again._compiled.get_property("LOADED_FROM_CACHE"), "what was compiled again is kept"
     x = rows(0, 8)
     np.testing.assert_allclose(backend.run({"x": x})["y"], PRODUCT.function(x)["y"], rtol=0, atol=1e-5)
 
@@ -216,6 +228,28 @@ def test_a_cache_that_cannot_be_made_is_reported_and_done_without(
     assert "compiled graphs cannot be kept (Not a directory); the next start is slower" in caplog.text
     a = rows(0, 2, 3)
     np.testing.assert_array_equal(backend.run({"a": a, "b": a})["sum"], a + a)
+
+
+@pytest.mark.parametrize("step", ["drop_damaged", "record_digests"])
+def test_what_cannot_be_checked_is_not_used(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip_without("openvino")
+    from runtime.backends import ov
+
+    def refused(_: Path) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path, options = PRODUCT.save(tmp_path / "a.onnx"), BackendOptions(threads=1, cache_directory=tmp_path / "cache")
+    if step == "drop_damaged":
+        open_file("openvino", path, options).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(ov, step, refused)
+        backend: Any = open_file("openvino", path, options)
+    assert "compiled graphs cannot be" in caplog.text
+    assert not backend._compiled.get_property("LOADED_FROM_CACHE")
+    again: Any = open_file("openvino", path, options)
+    assert again._compiled.get_property("LOADED_FROM_CACHE") is (step == "drop_damaged")
 
 
 FULL_DISK = (
