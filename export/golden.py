@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runtime.errors import BundleError
 
 __all__ = [
     "Goldens",
+    "asked_together",
     "boolean_masks",
     "decoded_size",
     "read_goldens",
@@ -110,11 +111,13 @@ def decoded_size(arrays: Arrays) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def rows_asked(arrays: Arrays, scale_xy: tuple[float, float]) -> Iterator[dict[str, Any]]:
+def rows_asked(arrays: Arrays, scale_xy: tuple[float, float], extra: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
     """What the decoder was asked for each mask, as keywords of `runtime.Session.decode`.
 
     Points and scribbles are those that the authors' code drew, the former moved from the input frame to the image.
+    `extra` names the arrays that the bundle is given beside the prompts; a single row of them was shared by all masks.
     """
+    beside = [name for name in extra if name in arrays]
     if "domain_seq" in arrays:
         yield from ({"modality": int(index)} for index in arrays["domain_seq"])
         return
@@ -124,7 +127,22 @@ def rows_asked(arrays: Arrays, scale_xy: tuple[float, float]) -> Iterator[dict[s
             asked["points"] = arrays["points"][row : row + 1].astype(np.float64) / scale_xy
             asked["point_labels"] = arrays["point_labels"][row : row + 1]
             asked["scribbles"] = arrays["scribble"][row : row + 1]
+        if "category_idx" in arrays:
+            asked["modality"] = int(arrays["category_idx"])
+        if beside:
+            asked["extra"] = {name: arrays[name][row if len(arrays[name]) > 1 else 0] for name in beside}
         yield asked
+
+
+def asked_together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join what `rows_asked` gave into one call for all masks."""
+    together: dict[str, Any] = {}
+    for name, first in rows[0].items():
+        if name == "extra":
+            together[name] = {one: np.stack([row[name][one] for row in rows]) for one in first}
+        else:
+            together[name] = first if name == "modality" else np.concatenate([row[name] for row in rows])
+    return together
 
 
 def boolean_masks(arrays: Arrays) -> NDArray[np.bool_] | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import runtime
 from export.golden import (
     Arrays,
+    asked_together,
     boolean_masks,
     decoded_size,
     read_goldens,
@@ -24,6 +25,7 @@ from export.golden import (
     sample_like,
     stand_in,
 )
+from runtime._crops import crop_arrays
 from runtime.backends import BackendOptions, open_backend
 from runtime.bundle import open_bundle
 from runtime.manifest import Manifest
@@ -58,6 +60,9 @@ LIMITS = {
     "fp16": Limits(embedding=2e-2, logits=2e-2, score=1e-2, mask=1e-2, volume_rms=1e-2, volume_logits=1e-1),
 }
 """By the precision that the weights are stored in."""
+
+_CROP_LIMIT = 1e-5
+"""The published resize of crops is one of floats, whose last digits depend on the order of sums; 1 is white."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,10 @@ def _check_transforms(case: str, arrays: Arrays, manifest: Manifest) -> Iterator
     if "prompt_boxes" in arrays:
         boxes = frame_of(manifest, decoded_size(arrays)).boxes_to_input(arrays["boxes"])
         yield Check(case, "-", "prompt_boxes", _largest(boxes, arrays["prompt_boxes"]), 0.0)
+    for crop in manifest.prompts.crops:
+        if crop.graph is None and crop.name in arrays:
+            cut = crop_arrays(crop, image, arrays["boxes"])
+            yield Check(case, "-", crop.name, _largest(cut, arrays[crop.name]), _CROP_LIMIT)
 
 
 def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterator[Check]:
@@ -119,12 +128,13 @@ def _check_image(case: str, arrays: Arrays, session: runtime.Session) -> Iterato
     for name in (one.name for one in others if one.name in arrays):
         yield Check(case, backend, name, _largest(embedding.tensors[name], arrays[name]), limits.embedding)
     size = decoded_size(arrays)
-    asked = list(rows_asked(arrays, frame_of(session.manifest, size).scale_xy))
+    prompts = session.manifest.prompts
+    beside = [*prompts.vectors, *(crop.name for crop in prompts.crops if crop.graph is not None)]
+    asked = list(rows_asked(arrays, frame_of(session.manifest, size).scale_xy, beside))
     alone = [session.decode(replace(embedding, original_size=size), **one) for one in asked]
     decoded = alone
     if all("boxes" in one for one in asked):
-        together: dict[str, Any] = {name: np.concatenate([one[name] for one in asked]) for name in asked[0]}
-        decoded = [session.decode(replace(embedding, original_size=size), **together)]
+        decoded = [session.decode(replace(embedding, original_size=size), **asked_together(asked))]
     logits = np.concatenate([one.low_res_logits for one in decoded])
     deviation, step = float(arrays["low_res_logits"].std()), int(arrays.get("coarse_row_col_step", 1))
     difference = _largest(logits[:, ::step, ::step], arrays["low_res_logits"]) / deviation

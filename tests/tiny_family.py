@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from runtime.manifest import (
 
 SIDE = 64
 WIDTH = 16
+Module = TypeVar("Module", bound=torch.nn.Module)
 GRID = (SIDE // 4, SIDE // 4)
 
 
@@ -67,8 +68,13 @@ def family(name: str = "tiny") -> Family:
 
 def random_model(seed: int = 0) -> Sam:
     """Model with every weight, and every statistic of batch normalisation, away from its initial value."""
+    return randomised(build(), seed)
+
+
+def randomised(model: Module, seed: int = 0) -> Module:
+    """Give a model such weights and statistics, in place."""
     generator = torch.Generator().manual_seed(seed)
-    model = build().eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
     for name, value in model.state_dict().items():
         if not value.is_floating_point():
             continue

@@ -30,6 +30,7 @@ FAMILIES = (
     "daft",
     "rep_medsam",
     "swin_litemedsam",
+    "mcp_medsam",
     "esp_medsam",
     "imedsam",
 )
