@@ -122,7 +122,7 @@ def rows_asked(arrays: Arrays, scale_xy: tuple[float, float], extra: Iterable[st
         yield from ({"modality": int(index)} for index in arrays["domain_seq"])
         return
     for row in range(len(arrays["boxes"])):
-        asked = {"boxes": arrays["boxes"][row : row + 1]}
+        asked: dict[str, Any] = {"boxes": arrays["boxes"][row : row + 1]}
         if "points" in arrays:
             asked["points"] = arrays["points"][row : row + 1].astype(np.float64) / scale_xy
             asked["point_labels"] = arrays["point_labels"][row : row + 1]

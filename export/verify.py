@@ -25,9 +25,9 @@ from export.golden import (
     sample_like,
     stand_in,
 )
-from runtime._crops import crop_arrays
 from runtime.backends import BackendOptions, open_backend
 from runtime.bundle import open_bundle
+from runtime.crops import crop_arrays
 from runtime.manifest import Manifest
 from runtime.propagate import Decode, ObjectPlan, SlicePrompt, propagate
 from runtime.transforms import Frame, encoder_input, frame_of, masks_from_logits

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime import _decoding, _prompt_arrays
-from runtime._crops import crop_arrays
 from runtime._implicit import evaluated, size_to_evaluate
 from runtime.backends import (
     Backend,
@@ -28,6 +27,7 @@ from runtime.backends import (
 )
 from runtime.bundle import Bundle
 from runtime.cache import EmbeddingCache, content_digest, embedding_key
+from runtime.crops import crop_arrays
 from runtime.directories import cache_directory
 from runtime.errors import PromptError, SessionStateError
 from runtime.manifest import Crop, Manifest

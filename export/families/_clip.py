@@ -8,6 +8,7 @@ References: Radford et al., Learning Transferable Visual Models From Natural Lan
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)
-        return x + self.mlp(self.layer_norm2(x))
+        output: Tensor = x + self.mlp(self.layer_norm2(x))
+        return output
 
 
 class _Encoder(nn.Module):
@@ -193,7 +195,8 @@ class Clip(nn.Module):
     def side(self) -> int:
         """Rows and columns of the images that the vision tower reads."""
         embeddings = self.vision_model.embeddings
-        return round((embeddings.position_embedding.num_embeddings - 1) ** 0.5) * embeddings.patch_embedding.stride[0]
+        patches = math.isqrt(embeddings.position_embedding.num_embeddings - 1)
+        return patches * embeddings.patch_embedding.stride[0]
 
     def texts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Encode texts, each given as its tokens from the start token to the first end token -> (texts, outputs)."""

@@ -26,7 +26,7 @@ from export.families.mcp_medsam import MODALITIES, McpDecoder, McpMedSam, name_t
 from export.golden import read_goldens  # noqa: E402
 from export.load import load_extra, load_model, match, read_checkpoint  # noqa: E402
 from export.verify import verify  # noqa: E402
-from runtime._crops import crop_arrays  # noqa: E402
+from runtime.crops import crop_arrays  # noqa: E402
 from runtime.errors import PromptError  # noqa: E402
 from runtime.manifest import load_manifest  # noqa: E402
 from runtime.transforms import encoder_input, frame_of  # noqa: E402

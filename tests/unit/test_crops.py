@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from runtime._crops import crop_arrays
 from runtime._resize import resize_bilinear_antialias, resize_bilinear_antialias_float
+from runtime.crops import crop_arrays
 from runtime.manifest import Crop
 
 

@@ -24,7 +24,7 @@ from export.families._clip import Clip, ClipSize, ClipVision  # noqa: E402
 from export.families._content import ContentDecoder, ContentEncoder  # noqa: E402
 from export.families.mcp_medsam import FAMILY, MODALITIES, McpDecoder, McpMedSam, name_tokens  # noqa: E402
 from export.load import load_extra, read_checkpoint  # noqa: E402
-from runtime._crops import crop_arrays  # noqa: E402
+from runtime.crops import crop_arrays  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 from runtime.manifest import Crop, EmbeddingTensor, Manifest, Output, load_manifest  # noqa: E402
 from runtime.transforms import encoder_input, frame_of  # noqa: E402
