@@ -207,4 +207,4 @@ def _prompts(prompts: Prompts) -> list[str]:
     box = ["auto"] if prompts.finds_alone else ["box"] if prompts.box is not None else []
     points = ["points"] if prompts.points is not None else []
     modality = ["modality"] if prompts.modality is not None else []
-    return [*box, *points, *mask, *modality, *(crop.name for crop in prompts.crops), *prompts.vectors]
+    return [*box, *points, *mask, *modality, *prompts.vectors]

@@ -115,6 +115,42 @@ def test_the_published_fallback_may_leave_out_the_rounding_on_the_way_down(fallb
     assert asked == {5: cut, 6: cut, 7: cut, 4: down, 3: down}
 
 
+def test_the_published_loop_cuts_crops_around_the_neighbours_mask_or_at_the_given_box() -> None:
+    rectangle = (60.0, 10.0, 89.0, 40.0)
+    cut: dict[int, list[float]] = {}
+    found: dict[int, NDArray[np.int64]] = {}
+
+    def decode(index: int, prompt: SlicePrompt) -> Prediction:
+        assert prompt.box is not None
+        assert prompt.image_box is not None
+        cut[index] = prompt.image_box.tolist()
+        logits = stand_in(3 if index == 7 else 5, prompt.box, 256)  # nothing is found on slice 7
+        prediction = predicted(FACTS, FRAME, logits)
+        found[index] = prediction.boxes[0]
+        return prediction
+
+    settings = LoopSettings(box_from="mask", crop_margin_px=3)
+    list(propagate(decode, ObjectPlan(1, {6: rectangle}, extent=(4, 8), limit=rectangle), FRAME, settings))
+
+    def around(index: int) -> list[float]:
+        x0, y0, x1, y1 = found[index].tolist()
+        return [max(x0 - 3, 0), max(y0 - 3, 0), min(x1 + 3, 90), min(y1 + 3, 60)]
+
+    assert cut == {6: list(rectangle), 7: around(6), 8: list(rectangle), 5: around(6), 4: around(5)}
+    assert found[6][2] + 3 > 90, "the mask lies at the edge"
+
+
+def test_lite_infers_own_mode_cuts_crops_at_the_box_that_prompts() -> None:
+    def decode(_: int, prompt: SlicePrompt) -> Prediction:
+        assert prompt.box is not None
+        assert prompt.image_box is not None
+        np.testing.assert_array_equal(FRAME.boxes_to_input(prompt.image_box[np.newaxis])[0], prompt.box)
+        return predicted(FACTS, FRAME, stand_in(0, prompt.box, 256))
+
+    box = (30.0, 20.0, 60.0, 45.0)
+    assert len(list(propagate(decode, ObjectPlan(1, {5: box}, extent=(3, 8), limit=box), FRAME, ChainSettings()))) == 6
+
+
 def test_the_published_loop_needs_a_solid_box() -> None:
     plan = ObjectPlan(1, {5: WHOLE}, extent=(0, 9), known_extent=False)
     with pytest.raises(PromptError, match=r"starts from a 3-D box; give six numbers"):
