@@ -1,9 +1,11 @@
 // Registers the kernels as runtime._kernels. Arguments are checked by the kernels, converted by runtime/kernels.py.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 
 #include "encoder_input.hpp"
+#include "int8_units.hpp"
 #include "logits_to_masks.hpp"
 #include "mask_box.hpp"
 #include "resize_logits.hpp"
@@ -41,5 +43,6 @@ PYBIND11_MODULE(_kernels, module, py::mod_gil_not_used()) {
     module.def("resize_logits", &lite_infer::resize_logits, py::arg("logits").noconvert(), py::arg("size"));
     module.def("logits_to_masks", &lite_infer::logits_to_masks, py::arg("logits").noconvert(), py::arg("crop"),
                py::arg("size"), py::arg("threshold"), py::arg("inclusive"));
+    module.def("int8_units", &lite_infer::int8_units);
     module.def("mask_box", &lite_infer::mask_box, py::arg("mask").noconvert());
 }

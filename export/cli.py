@@ -27,12 +27,13 @@ FAILED = 1
 
 _ROW = "{:8}  {:11}  {:22}  {:>8}  {:>8}  {}"
 _FAMILY_ROW = "{:17} {:20} {:10} {:22} {:22} {}"
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "optuna")
+_PACKAGES = ("torch", "nncf", "onnx", "onnxscript", "onnx_ir", "safetensors", "optuna")
 
 _EPILOG = """\
 examples:
   lite-infer-export families
   lite-infer-export convert --checkpoint lite_medsam.pth --output lite-medsam
+  lite-infer-export quantize lite-medsam --calibration scans/ --output lite-medsam-int8
   lite-infer-export verify lite-medsam --goldens shared/conformance/lite_medsam
   lite-infer-export parity shared/conformance
   lite-infer ct.nii.gz --bundle ./lite-medsam --box 10,20,80,90"""
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     from export.merge_command import add_merge
     from export.pack_command import add_pack_set
     from export.parity_command import add_parity
+    from export.quantize_command import add_calibration, add_quantize
     from runtime.backends import BACKENDS
 
     parser = CommandParser(
@@ -79,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--extra", type=Path, metavar="FILE", help="second file that some families take (see families)"
     )
-    convert.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the stored weights")
+    convert.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the stored weights, or of graphs")
+    add_calibration(convert)
     convert.add_argument(
         "--format", dest="formats", choices=(*FORMATS, "both"), default="onnx", help="both engines read onnx"
     )
@@ -99,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     families = commands.add_parser("families", help="list the systems that convert")
     families.add_argument("--json", action="store_true", help="print JSON instead of a table")
     families.set_defaults(command=_families)
-    for command in (convert, verify, families, add_parity(commands), add_merge(commands), add_pack_set(commands)):
+    added = (add_quantize(commands), add_parity(commands), add_merge(commands), add_pack_set(commands))
+    for command in (convert, verify, families, *added):
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -118,6 +122,8 @@ def _convert(options: argparse.Namespace) -> int:
             force=options.force,
             unsafe_pickle=options.unsafe_pickle,
             extra=options.extra,
+            calibration=options.calibration,
+            max_drop=options.max_drop,
             report=(lambda _: None) if options.quiet else print,
         ),
     )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import runtime
 from export.families import Extra, Family, Graph, load_families
+from export.quantize import QuantizeOptions, Sample, quantize_folder, samples_for
 from runtime.arrival import arriving_folder, check_replaceable
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, PromptError
 from runtime.manifest import (
     FORMAT_VERSION,
     LAYOUT_REVISION,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "PRECISIONS", "ConvertOptions", "convert"]
 
-PRECISIONS = ("fp32", "fp16")
-"""What the weights can be stored in."""
+PRECISIONS = ("fp32", "fp16", "int8-weights", "int8")
+"""What the weights can be stored in; ``int8`` adds INT8 graphs to float ones with float16 weights."""
 FORMATS = ("onnx", "openvino")
 """What the graphs can be written as. OpenVINO reads both, ONNX Runtime the first."""
 
@@ -43,14 +44,19 @@ _DIGEST_DIGITS = 12
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How to convert; `extra` is the second file that some systems take, `report` is told about each step."""
+    """How to convert; `extra` is the second file that some systems take, `report` is told about each step.
 
-    precision: Literal["fp32", "fp16"] = "fp32"
+    INT8 graphs need the folder `calibration`; `max_drop` are the Dice points that quantisation may cost.
+    """
+
+    precision: Literal["fp32", "fp16", "int8-weights", "int8"] = "fp32"
     formats: tuple[str, ...] = ("onnx",)
     name: str | None = None
     force: bool = False
     unsafe_pickle: bool = False
     extra: Path | None = None
+    calibration: Path | None = None
+    max_drop: float = 0.5
     report: Callable[[str], None] = lambda _: None
 
 
@@ -67,6 +73,7 @@ def convert(
 
     options = options or ConvertOptions()
     check_replaceable(output, force=options.force)
+    quantisation = _check_quantisation(options)
     source = read_checkpoint(checkpoint, unsafe_pickle=options.unsafe_pickle)
     found, state_dict = match(source, load_families(), wanted=family)
     inside = f", weights under {state_dict.where!r}" if state_dict.where else ""
@@ -79,10 +86,23 @@ def convert(
             files[role] = _write_graph(role, graph, folder, options)
             options.report(f"wrote the {role}")
         write_manifest(_manifest(found, files, folder, source, second, options), folder)
-        worst = compare_graphs(graphs, folder, options.precision)
+        worst = compare_graphs(graphs, folder, _weights(options))
         options.report(f"compared with torch: largest difference {worst:.1e} of the root mean square")
+        if quantisation is not None:
+            quantize_folder(folder, quantisation[1], quantisation[0])
     options.report(f"done: {output}")
     return output
+
+
+def _check_quantisation(options: ConvertOptions) -> tuple[QuantizeOptions, list[Sample]] | None:
+    """What to do after the conversion, and the images for it, read before the long work; None for float bundles."""
+    if options.precision not in {"int8", "int8-weights"}:
+        return None
+    if options.formats != ("onnx",):
+        msg = f"precision {options.precision}: such graphs are ONNX, which both engines read; leave --format out"
+        raise PromptError(msg)
+    how = QuantizeOptions(precision=options.precision, max_drop=options.max_drop, report=options.report)
+    return how, samples_for(how, options.calibration)
 
 
 def _second_file(family: Family, options: ConvertOptions) -> tuple[Extra, Checkpoint] | None:
@@ -117,11 +137,16 @@ def _graphs(family: Family, state_dict: StateDict, second: tuple[Extra, Checkpoi
         return family.graphs(model) if second is None else family.graphs(model, load_extra(*second))
 
 
+def _weights(options: ConvertOptions) -> Literal["fp32", "fp16"]:
+    """How the graphs store their weights before quantisation."""
+    return "fp16" if options.precision == "fp16" else "fp32"
+
+
 def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:
     from export.graph import write_onnx, write_openvino
 
     onnx, openvino = folder / f"{role}.onnx", folder / f"{role}.xml"
-    write_onnx(graph, onnx, half_weights=options.precision == "fp16")
+    write_onnx(graph, onnx, half_weights=_weights(options) == "fp16")
     if "openvino" in options.formats:
         write_openvino(onnx, openvino)
     if "onnx" not in options.formats:
@@ -168,7 +193,7 @@ def _manifest(
         prompts=facts.prompts,
         output=facts.output,
         graphs={"float": GraphSet(encoder=files["encoder"], decoder=files["decoder"], extra=third)},
-        weights=options.precision,
+        weights=_weights(options),
         propagation=facts.propagation,
         modalities=facts.modalities,
         files={path.name: _record(path) for path in sorted(folder.iterdir())},

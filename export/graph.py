@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export._onnx_weights import rewrite, store_half
 from runtime.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ OPSET = 18
 """Version of the ONNX operators; the one that torch's exporter writes without converting."""
 
 _FOLD_BYTES = 1 << 28
-_KEEP_FLOAT32 = 1024
-_FLOAT16_LIMIT = 65504.0
 
 
 @contextmanager
@@ -67,9 +66,9 @@ def write_onnx(graph: Graph, path: Path, *, half_weights: bool = False) -> None:
         assert program is not None  # only the exporter without dynamo returns None
         optimizer.optimize_ir(program.model, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES)
         _drop_exporter_notes(program.model)
-        if half_weights:
-            _halve(program.model)
         program.save(path, external_data=False)
+    if half_weights:
+        rewrite(path, store_half)
 
 
 def _free_axes(graph: Graph) -> tuple[dict[int, Any] | None, ...]:
@@ -94,38 +93,6 @@ def _drop_exporter_notes(model: Any) -> None:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def _halve(model: Any) -> None:
-    """Store large float32 weights in float16, each followed by a cast back.
-
-    Short ones (biases, normalisation) stay: they are few bytes, and coordinates are among them. So does a weight that
-    float16 cannot hold.
-    """
-    import numpy as np
-    import onnx_ir
-
-    graph = model.graph
-    for name, value in list(graph.initializers.items()):
-        weight = value.const_value
-        if weight is None or weight.dtype != onnx_ir.DataType.FLOAT or weight.size < _KEEP_FLOAT32:
-            continue
-        array = weight.numpy()
-        if not np.abs(array).max() <= _FLOAT16_LIMIT:
-            continue
-        half = onnx_ir.Value(
-            name=f"{name}_half",
-            shape=onnx_ir.Shape(array.shape),
-            type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT16),
-            const_value=onnx_ir.tensor(array.astype(np.float16), name=f"{name}_half"),
-        )
-        cast = onnx_ir.node("Cast", inputs=[half], attributes={"to": onnx_ir.DataType.FLOAT}, name=f"{name}_widened")
-        widened = cast.outputs[0]
-        widened.name, widened.shape, widened.type = f"{name}_float", value.shape, value.type
-        value.replace_all_uses_with(widened)
-        graph.initializers.pop(name)
-        graph.initializers[half.name] = half
-        graph.insert_before(graph[0], cast)
 
 
 def write_openvino(onnx_path: Path, path: Path) -> None:

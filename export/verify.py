@@ -58,6 +58,7 @@ class Limits:
 LIMITS = {
     "fp32": Limits(),
     "fp16": Limits(embedding=2e-2, logits=2e-2, score=1e-2, mask=1e-2, volume_rms=1e-2, volume_logits=1e-1),
+    "int8": Limits(embedding=1e-1, logits=1e-1, score=5e-2, mask=5e-2, volume_rms=1e-1, volume_logits=5e-1),
 }
 """By the precision that the weights are stored in."""
 

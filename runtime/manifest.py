@@ -266,7 +266,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     prompts: Prompts
     output: Output
     graphs: dict[Literal["float", "int8"], GraphSet]
-    weights: Literal["fp32", "fp16"] = "fp32"
+    weights: Literal["fp32", "fp16", "int8"] = "fp32"
+    int8_faster: dict[Literal["openvino", "onnxruntime"], tuple[Literal["vnni", "dotprod"], ...]] = {}
     propagation: Propagation = Propagation()
     modalities: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()

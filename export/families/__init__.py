@@ -18,7 +18,7 @@ from runtime.manifest import EmbeddingTensor, Input, Licence, Output, Prompts, P
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Extra", "Facts", "Family", "Graph", "layout_of", "load_families", "load_family"]
+__all__ = ["FAMILIES", "KEEP_FLOAT", "Extra", "Facts", "Family", "Graph", "layout_of", "load_families", "load_family"]
 
 FAMILIES = (
     "lite_medsam",
@@ -54,9 +54,17 @@ class Graph:
     own_length: frozenset[str] = frozenset()
 
 
+KEEP_FLOAT = ("*iou_prediction_head*", "*output_hypernetworks_mlps*")
+"""Heads of SAM's mask decoder: they work on a handful of tokens, so that INT8 costs accuracy and saves nothing."""
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What the runtime must know of a system; sections 4 to 7 and 9 of the bundle format."""
+    """What the runtime must know of a system, sections 4 to 7 and 9 of the bundle format, and what stays out of INT8.
+
+    `keep_float` has shell patterns of weight names: layers that INT8 graphs compute in float, beside those that
+    `export.quantize` leaves out everywhere (docs/adr/0008).
+    """
 
     input: Input
     embedding: tuple[EmbeddingTensor, ...]
@@ -64,6 +72,7 @@ class Facts:
     output: Output
     propagation: Propagation
     modalities: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = KEEP_FLOAT
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     convert.add_argument(
         "--figures", type=Path, nargs="+", default=[], help="what evaluate --json wrote, to be quoted in the manifest"
     )
+    convert.add_argument("--int8", action="store_true", help="INT8 graphs as well, calibrated on drawn images")
     convert.add_argument("--dataset", default="labelled development folder", help="name of what was evaluated")
     options = parser.parse_args(arguments)
     if options.command == "export":
@@ -83,6 +84,10 @@ def _export(options: argparse.Namespace) -> int:
     for path in options.figures:
         summary["protocols"] |= json.loads(path.read_text(encoding="utf-8"))["protocols"]
     written = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
+    if options.int8:
+        from export.pretrain.int8 import add_int8
+
+        add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")
     return 0
 

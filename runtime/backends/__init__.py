@@ -126,7 +126,8 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     Parameters
     ----------
     requested : str
-        ``auto``: ``bf16`` where OpenVINO runs it on a matrix unit (AMX), else ``fp32``; never ``int8``. ``fp32``,
+        ``auto``: ``bf16`` where OpenVINO runs it on a matrix unit (AMX); else ``int8`` where the bundle says that its
+        INT8 graphs were faster on this engine with the 8-bit products that this CPU has; else ``fp32``. ``fp32``,
         ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs. A decoder that is a function of position
         computes positions, of which half precision loses all but the first digits: ``fp32`` alone.
     backend : str
@@ -165,11 +166,21 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
         if requested in {"bf16", "fp16"}:
             msg = f"{backend} runs fp32 and int8 on CPUs, not {requested}; choose backend 'openvino'"
             raise BackendError(msg)
-        return "fp32"
-    return _openvino_precision(requested, cache_directory)
+        return "int8" if requested == "auto" and _int8_pays(backend, bundle) else "fp32"
+    return _openvino_precision(requested, bundle, cache_directory)
 
 
-def _openvino_precision(requested: str, cache_directory: Path | None) -> str:
+def _int8_pays(backend: str, bundle: Bundle) -> bool:
+    """Whether INT8 was measured to be faster on this engine, on CPUs with the 8-bit products that this one has."""
+    measured = next((units for name, units in bundle.manifest.int8_faster.items() if name == backend), ())
+    if not measured or not _reads(backend, bundle, "int8"):
+        return False
+    from runtime.backends.units import int8_unit
+
+    return int8_unit(backend) in measured
+
+
+def _openvino_precision(requested: str, bundle: Bundle, cache_directory: Path | None) -> str:
     if requested == "fp32":
         return requested
     from runtime.backends import ov
@@ -182,7 +193,9 @@ def _openvino_precision(requested: str, cache_directory: Path | None) -> str:
     probe_directory = None if cache_directory is None else cache_directory / "bf16_probe"
     native = ov.has_native_bf16(probe_directory)
     if requested == "auto":
-        return "bf16" if native else "fp32"
+        if native:
+            return "bf16"
+        return "int8" if _int8_pays("openvino", bundle) else "fp32"
     if not native:
         _log.warning("bf16 has no fast unit on this CPU and may be many times slower than fp32; 'auto' avoids that")
     return requested

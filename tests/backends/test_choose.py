@@ -18,6 +18,7 @@ from runtime.backends import (
     open_backend,
     ov,
     resolve_precision,
+    units,
 )
 from runtime.bundle import Bundle, open_bundle
 from runtime.errors import BackendError, BackendUnavailable, BundleError, BundleIntegrityError
@@ -150,17 +151,96 @@ def test_fp16_is_refused_where_the_cpu_has_none(onnx_bundle: Bundle, monkeypatch
     assert resolve_precision("fp16", "openvino", onnx_bundle) == "fp16"
 
 
+INT8 = {"float": ONNX, "int8": ONNX}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_int8_needs_int8_graphs_and_auto_never_takes_them(
+def test_int8_needs_int8_graphs_and_auto_leaves_unmeasured_ones_alone(
     tmp_path: Path, onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     monkeypatch.setattr(ov, "has_native_bf16", lambda _directory: False)
+    monkeypatch.setattr(units, "int8_unit", lambda _: "vnni")
     with pytest.raises(BundleError, match="has no int8 graphs, only float"):
         resolve_precision("int8", backend, onnx_bundle)
     files = {"e.onnx": b"e", "d.onnx": b"d"}
-    bundle = open_bundle(write_bundle(tmp_path / "int8", files, graphs={"float": ONNX, "int8": ONNX}))
+    bundle = open_bundle(write_bundle(tmp_path / "int8", files, graphs=INT8))
     assert resolve_precision("int8", backend, bundle) == "int8"
     assert resolve_precision("auto", backend, bundle) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("unit", "measured", "wanted"),
+    [
+        ("vnni", ["vnni"], "int8"),
+        ("dotprod", ["vnni", "dotprod"], "int8"),
+        ("dotprod", ["vnni"], "fp32"),
+        (None, ["vnni", "dotprod"], "fp32"),
+        ("vnni", [], "fp32"),
+    ],
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_auto_is_int8_only_where_it_was_measured_to_be_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, unit: str | None, measured: list[str], wanted: str
+) -> None:
+    monkeypatch.setattr(ov, "has_native_bf16", lambda _directory: False)
+    monkeypatch.setattr(units, "int8_unit", lambda _: unit)
+    files = {"e.onnx": b"e", "d.onnx": b"d"}
+    bundle = open_bundle(write_bundle(tmp_path / "int8", files, graphs=INT8, int8_faster={backend: measured}))
+    assert resolve_precision("auto", backend, bundle) == wanted
+    other = next(name for name in BACKENDS if name != backend)
+    assert resolve_precision("auto", other, bundle) == "fp32"
+    assert resolve_precision("fp32", backend, bundle) == "fp32"
+
+
+def test_auto_prefers_bf16_on_a_matrix_unit_to_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ov, "has_native_bf16", lambda _directory: True)
+    monkeypatch.setattr(units, "int8_unit", lambda _: "vnni")
+    files = {"e.onnx": b"e", "d.onnx": b"d"}
+    faster = {"openvino": ["vnni"]}
+    bundle = open_bundle(write_bundle(tmp_path / "int8", files, graphs=INT8, int8_faster=faster))
+    assert resolve_precision("auto", "openvino", bundle) == "bf16"
+
+
+def test_auto_takes_no_int8_graphs_that_the_engine_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "int8_unit", lambda _: "vnni")
+    files = {**IR_FILES, "e.onnx": b"e", "d.onnx": b"d"}
+    graphs = {"float": ONNX, "int8": IR}
+    faster = {"onnxruntime": ["vnni"]}
+    bundle = open_bundle(write_bundle(tmp_path / "ir", files, graphs=graphs, int8_faster=faster))
+    assert resolve_precision("auto", "onnxruntime", bundle) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("found", "limit", "openvino", "onnxruntime"),
+    [
+        (["avx512_vnni"], "", "vnni", "vnni"),
+        (["avx_vnni"], "AVX2_VNNI", "vnni", "vnni"),
+        (["avx512_vnni"], "avx2", None, "vnni"),
+        (["avx512_vnni", "avx_vnni"], "AVX512_CORE", None, "vnni"),
+        (["avx512_vnni"], "AVX512_CORE_VNNI", "vnni", "vnni"),
+        (["avx512_vnni"], "AVX2_VNNI", None, "vnni"),
+        (["asimddp"], "", "dotprod", "dotprod"),
+        ([], "", None, None),
+    ],
+)
+def test_8_bit_products_are_those_of_the_cpu_within_the_limit_of_openvinos_kernels(
+    monkeypatch: pytest.MonkeyPatch, found: list[str], limit: str, openvino: str | None, onnxruntime: str | None
+) -> None:
+    monkeypatch.setattr("runtime._kernels.int8_units", lambda: found)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert units.int8_unit("openvino") == openvino
+    assert units.int8_unit("onnxruntime") == onnxruntime
+
+
+def test_the_cpu_is_asked_itself() -> None:
+    from runtime import _kernels
+
+    found = _kernels.int8_units()
+    assert set(found) <= {"avx512_vnni", "avx_vnni", "asimddp"}
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        words = set(information.read_text().split())
+        assert set(found) == words & {"avx512_vnni", "avx_vnni", "asimddp"}
 
 
 @pytest.mark.parametrize("precision", ["FP32", "float32", "", "int4"])

@@ -213,6 +213,7 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
     ("changes", "message"),
     [
         ({"graphs": {}}, "graphs: wanted a float graph set"),
+        ({"int8_faster": {"openvino": ["vnni"]}}, "int8_faster: there are no int8 graphs that could be faster"),
         (
             {"graphs": {"float": {"encoder": {}, "decoder": {"onnx": "decoder.onnx"}}}},
             r"graphs\.float\.encoder: wanted an onnx or an openvino file",
@@ -250,7 +251,7 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
             r"prompts.crops.crop_tokens.length: belongs to a crop with a graph",
         ),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):

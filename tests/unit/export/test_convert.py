@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from export import compare  # noqa: E402
 from export.convert import ConvertOptions, convert  # noqa: E402
 from runtime.arrival import REPLACED  # noqa: E402
 from runtime.bundle import open_bundle  # noqa: E402
-from runtime.errors import BundleError, OutputError  # noqa: E402
+from runtime.errors import BundleError, OutputError, PromptError  # noqa: E402
 from runtime.manifest import load_manifest  # noqa: E402
 from runtime.transforms import encoder_input, frame_of  # noqa: E402
 
@@ -236,3 +237,36 @@ def test_a_graph_that_disagrees_with_torch_is_refused(
     graphs = TINY.graphs(random_model(seed=1))  # other weights than the bundle's
     with pytest.raises(BundleError, match=r"encoder graph's image_embedding differs from the torch model"):
         compare.compare_graphs(graphs, bundle[0], "fp32")
+
+
+def test_int8_graphs_are_made_in_the_same_step(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf", reason="the export extra is not installed")
+    from conv_bundle import picture
+    from PIL import Image
+
+    from export import _int8
+
+    for number in range(3):
+        Image.fromarray(picture(number, (70, 60))).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(_int8, "speed_ratio", lambda *_: 1.5)
+    options = ConvertOptions(precision="int8", calibration=tmp_path, max_drop=60.0)
+    folder = convert(checkpoint, tmp_path / "int8", options=options)
+    manifest = load_manifest(folder)
+    assert set(manifest.graphs) == {"float", "int8"}
+    assert manifest.weights == "fp16"
+    report = json.loads((folder / "quantization.json").read_text())
+    assert min(report["quantised"].values()) > 10, "linear layers and convolutions of a transformer"
+    assert set(report["left_float"]["decoder"].values()) >= {"encodes positions", "stated by the family"}
+    with runtime.Session(folder, backend="openvino", precision="int8", cache=False) as session:
+        embedding = session.encode(picture(9, (70, 60)))
+        assert np.isfinite(session.decode(embedding, boxes=[[2, 3, 20, 30]]).low_res_logits).all()
+
+
+def test_int8_without_images_or_with_other_formats_is_refused_before_any_work(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"int8 needs images, .*give --calibration DIR"):
+        convert(checkpoint, tmp_path / "new", options=ConvertOptions(precision="int8"))
+    with pytest.raises(PromptError, match="such graphs are ONNX, which both engines read; leave --format out"):
+        convert(checkpoint, tmp_path / "new", options=ConvertOptions(precision="int8-weights", formats=("openvino",)))
+    assert not (tmp_path / "new").exists()

@@ -29,7 +29,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
         ([], "the following arguments are required: COMMAND"),
         (["convert"], "--checkpoint"),
         (["convert", "--checkpoint", "a", "--output", "b", "--family", "sam9"], "invalid choice: 'sam9'"),
-        (["convert", "--checkpoint", "a", "--output", "b", "--precision", "int8"], "invalid choice: 'int8'"),
+        (["convert", "--checkpoint", "a", "--output", "b", "--precision", "int4"], "invalid choice: 'int4'"),
         (["verify", "b", "--goldens", "g", "--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
         (["distil"], "invalid choice: 'distil'"),
     ],

@@ -1,0 +1,112 @@
+"""How far the masks of one precision are from those of another, and how much faster its graphs are.
+
+Knows sessions, backends and samples. Must not know how graphs are quantised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runtime
+from export._calibration import Sample, prompts_of
+from runtime.backends import BackendOptions, default_threads, open_backend
+from runtime.bundle import open_bundle
+from runtime.errors import BundleError
+
+__all__ = ["POINTS", "Masks", "masks_of", "mean_dice", "speed_ratio"]
+
+POINTS = 100.0
+"""Dice points in a Dice of 1."""
+
+_ROUNDS = 9
+_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Answers to the prompts of some samples: masks (N, H, W) and earlier logits (N, h, w), a pair a sample."""
+
+    masks: tuple[NDArray[np.bool_], ...]
+    logits: tuple[NDArray[np.float32], ...]
+
+
+def masks_of(
+    folder: Path,
+    samples: Sequence[Sample],
+    *,
+    precision: str,
+    backend: str = "onnxruntime",
+    reference: Masks | None = None,
+) -> Masks:
+    """Answer the prompts of the samples with a bundle.
+
+    Mask prompts are the `reference`'s logits, so that all get the same; without one, the bundle's own. ONNX Runtime
+    leaves no compiled graphs of candidates in the user's cache.
+    """
+    masks, logits = [], []
+    with runtime.Session(folder, backend=backend, precision=precision, cache=False) as session:
+        for number, sample in enumerate(samples):
+            embedding = session.encode(sample.image)
+            plain = session.decode(embedding, **prompts_of(session.manifest, sample, 0))
+            earlier = plain.low_res_logits if reference is None else reference.logits[number]
+            logits.append(earlier)
+            given = prompts_of(session.manifest, sample, number, earlier)
+            masks.append(session.decode(embedding, **given).masks)
+    return Masks(tuple(masks), tuple(logits))
+
+
+def mean_dice(found: Masks, wanted: Masks) -> float:
+    """Mean Dice over prompts, then over samples; prompts that both answer with an empty mask do not count.
+
+    BundleError where no prompt counts.
+    """
+    means = []
+    for ours, theirs in zip(found.masks, wanted.masks, strict=True):
+        total = ours.sum((1, 2), dtype=np.int64) + theirs.sum((1, 2), dtype=np.int64)
+        both = (ours & theirs).sum((1, 2), dtype=np.int64)
+        if total.any():
+            means.append(float(np.mean(2 * both[total > 0] / total[total > 0])))
+    if not means:
+        msg = (
+            "every mask on the held-out images is empty, so that precisions cannot be compared; calibrate on images in "
+        )
+        msg += "which the model finds something"
+        raise BundleError(msg)
+    return float(np.mean(means))
+
+
+def speed_ratio(
+    folder: Path, role: str, backend: str, inputs: Mapping[str, NDArray[Any]], *, seconds: float = _SECONDS
+) -> float:
+    """How many times faster the INT8 graph is than the float one in float32, on this machine.
+
+    Median of the ratios of calls that take turns, so that what else the machine does falls on both.
+    """
+    bundle = open_bundle(folder)
+    graphs = {
+        precision: open_backend(backend, bundle, role, BackendOptions(precision=precision, threads=default_threads()))
+        for precision in ("fp32", "int8")
+    }
+    ratios: list[float] = []
+    started = time.perf_counter()
+    try:
+        for graph in graphs.values():
+            graph.run(inputs)
+        while len(ratios) < 3 or (len(ratios) < _ROUNDS and time.perf_counter() - started < seconds):
+            took = {}
+            for precision, graph in graphs.items():
+                before = time.perf_counter()
+                graph.run(inputs)
+                took[precision] = time.perf_counter() - before
+            ratios.append(took["fp32"] / took["int8"])
+    finally:
+        for graph in graphs.values():
+            graph.close()
+    return float(np.median(ratios))

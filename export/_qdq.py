@@ -1,0 +1,186 @@
+"""Float ONNX graph -> graph with 8-bit products (QuantizeLinear, DequantizeLinear), and single operators back to float.
+
+Knows ONNX and NNCF, whose usage reports are kept from leaving. Must not know bundles, sessions or masks.
+
+Three facts shape it, each found by measurement and held by a test or by docs/adr/0008: only operators with weights pay
+(quantised coordinates ruin masks), NNCF's bias correction made masks worse, and OpenVINO computes wrong values where a
+concatenation is quantised to *signed* numbers, so that activations are always unsigned.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export._onnx_weights import float_weights, weight_input
+from runtime.backends.ort import check_loads
+
+__all__ = ["name_nodes", "quantise_graph", "quantised_nodes", "restore_float", "without_reports", "worth_quantising"]
+
+_POSITION = ("Sin", "Cos")
+_ELEMENTWISE = ("Add", "Mul", "Sub", "Div", "Concat", "Reshape", "Transpose", "Unsqueeze", "Cast", "Identity", "Gather")
+_ZERO = 128
+
+
+def name_nodes(model: Any) -> None:
+    """Give every node a name of its own, by which it is spoken of; names that are unique already stay."""
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{number}_of_{node.output[0]}"
+        taken.add(node.name)
+
+
+def worth_quantising(model: Any, *, head: bool, keep_float: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Names of the operators to quantise, in the graph's order, and why the others that have weights stay float.
+
+    What has no weights (coordinates, attention products, sampling) is not quantised and not listed. With `head` the
+    last product before each output stays float: logits and scores come from it. `keep_float` has shell patterns of
+    weight names.
+    """
+    weights = float_weights(model)
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    weighted = {node.name: weight for node in model.graph.node if (weight := weight_input(node, weights)) is not None}
+    chosen, left = [], {}
+    for node in model.graph.node:
+        weight = weighted.get(node.name)
+        if weight is None:
+            continue
+        if any(fnmatch.fnmatchcase(weight, pattern) for pattern in keep_float):
+            left[node.name] = "stated by the family"
+        elif _reaches(node, readers, lambda one: one.op_type in _POSITION, lambda one: one.op_type in _ELEMENTWISE):
+            left[node.name] = "encodes positions"
+        elif head and not _reaches(node, readers, lambda one: one.name in weighted, lambda _: True):
+            left[node.name] = "writes an output"
+        else:
+            chosen.append(node.name)
+    return chosen, left
+
+
+def _reaches(
+    node: Any, readers: Mapping[str, list[Any]], wanted: Callable[[Any], bool], through: Callable[[Any], bool]
+) -> bool:
+    """Whether a wanted node comes after this one, with none but such as one may go `through` between them."""
+    queue, seen = list(node.output), set(node.output)
+    while queue:
+        for reader in readers.get(queue.pop(), []):
+            if wanted(reader):
+                return True
+            fresh = [name for name in reader.output if name not in seen] if through(reader) else []
+            seen.update(fresh)
+            queue += fresh
+    return False
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Keep NNCF, and the OpenVINO converter that it imports, from reporting their use to a web analytics service."""
+    name = "openvino_telemetry"
+    barred = name not in sys.modules
+    if barred:
+        sys.modules[name] = None  # type: ignore[assignment] # documented: such an import raises ImportError
+    try:
+        yield
+    finally:
+        if barred:
+            del sys.modules[name]
+
+
+def quantise_graph(
+    model: Any, samples: Sequence[Mapping[str, NDArray[Any]]], nodes: Sequence[str], *, transformer: bool
+) -> Any:
+    """Quantise the named operators of a graph; ranges of activations come from the samples, its inputs by name."""
+    check_loads()  # imports it with its reports off, before NNCF does it otherwise
+    with without_reports():
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    wanted = set(nodes)
+    others = [node.name for node in model.graph.node if node.name not in wanted and node.op_type != "Constant"]
+    with redirect_stdout(io.StringIO()):  # progress bars
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(list(samples), dict),
+            subset_size=len(samples),
+            preset=nncf.QuantizationPreset.MIXED if transformer else nncf.QuantizationPreset.PERFORMANCE,
+            target_device=nncf.TargetDevice.CPU,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+            advanced_parameters=AdvancedQuantizationParameters(
+                disable_bias_correction=True,
+                disable_channel_alignment=True,
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            ),
+        )
+    _make_unsigned(quantised)
+    return quantised
+
+
+def _make_unsigned(model: Any) -> None:
+    """Turn signed activations into unsigned ones of the same scale: the same values, 128 higher."""
+    import onnx
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}:
+        zero = onnx.numpy_helper.to_array(tensors[name])
+        if zero.dtype == np.int8:
+            shifted = (zero.astype(np.int16) + _ZERO).astype(np.uint8)
+            tensors[name].CopyFrom(onnx.numpy_helper.from_array(shifted, name))
+
+
+def quantised_nodes(model: Any) -> list[str]:
+    """Names of the operators that read dequantised weights and activations, in the graph's order."""
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    return [
+        node.name
+        for node in model.graph.node
+        if len(node.input) > 1 and all(made_by.get(name) == "DequantizeLinear" for name in node.input[:2])
+    ]
+
+
+def restore_float(quantised: Any, original: Any, nodes: Sequence[str]) -> Any:
+    """Copy of a quantised graph in which the named operators are again those of the original graph."""
+    import onnx
+
+    result = onnx.ModelProto()
+    result.CopyFrom(quantised)
+    graph, wanted = result.graph, set(nodes)
+    ours = {node.name: node for node in original.graph.node}
+    constants = {tensor.name: tensor for tensor in original.graph.initializer}
+    constants |= {node.output[0]: node for node in original.graph.node if node.op_type == "Constant"}
+    for node in graph.node:
+        if node.name in wanted:
+            node.CopyFrom(ours[node.name])
+    made = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    needed = {name for node in graph.node if node.name in wanted for name in node.input if name in constants}
+    for name in sorted(needed - made):
+        if isinstance(constants[name], onnx.NodeProto):
+            graph.node.insert(0, constants[name])
+        else:
+            graph.initializer.append(constants[name])
+    _prune(graph)
+    return result
+
+
+def _prune(graph: Any) -> None:
+    """Drop nodes and initializers that no output depends on."""
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(node.input)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)

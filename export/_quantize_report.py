@@ -1,0 +1,73 @@
+"""How to quantise a bundle, and what came of it.
+
+Knows figures and words; knows no graph, no session and no file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from runtime.manifest import Metric
+
+__all__ = ["QuantizeOptions", "Report"]
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantise; `max_drop` is in Dice points (hundredths), `images` bounds what is read."""
+
+    precision: Literal["fp16", "int8-weights", "int8"] = "int8"
+    max_drop: float = 0.5
+    images: int = 36
+    force: bool = False
+    report: Callable[[str], None] = lambda _: None
+
+
+@dataclass
+class Report:
+    """What came of it; `dice` by engine, `speed` by engine and graph; `left_float` gives a reason for each layer."""
+
+    precision: str
+    bytes_before: int = 0
+    bytes_after: int = 0
+    images: int = 0
+    held_out: int = 0
+    dice: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
+    int8_unit: dict[str, str | None] = field(default_factory=dict)
+    int8_faster: dict[str, list[str]] = field(default_factory=dict)
+    quantised: dict[str, int] = field(default_factory=dict)
+    left_float: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        text = [f"size: {self.bytes_before / 1e6:.2f} -> {self.bytes_after / 1e6:.2f} MB"]
+        for engine, dice in self.dice.items():
+            text.append(f"{engine}: Dice to fp32 {dice:.4f} on {self.held_out} held-out images")
+        for engine, roles in self.speed.items():
+            parts = ", ".join(f"{role} {ratio:.2f} times as fast" for role, ratio in roles.items())
+            unit = self.int8_unit[engine] or "no 8-bit products"
+            taken = "taken" if engine in self.int8_faster else "not taken"
+            text.append(f"{engine}: on this CPU ({unit}) {parts} as fp32; {taken} by --precision auto")
+        for role, count in self.quantised.items():
+            reasons = Counter(self.left_float[role].values())
+            why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+            text.append(f"{role}: {count} layers in int8" + (f"; in float: {why}" if why else ""))
+        return text
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """The figures of INT8 graphs for a manifest."""
+        if self.precision != "int8":
+            return ()
+        where = f"{self.held_out} held-out calibration images"
+        note = "float32 time over INT8 time on the machine that quantised"
+        dice = [Metric(f"int8_dice_to_fp32_{engine}", round(value, 4), where) for engine, value in self.dice.items()]
+        speed = [
+            Metric(f"int8_speed_{role}_{engine}", round(ratio, 2), where, note)
+            for engine, roles in self.speed.items()
+            for role, ratio in roles.items()
+        ]
+        return (*dice, *speed)

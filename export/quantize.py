@@ -1,0 +1,125 @@
+"""A float bundle -> the same bundle with smaller or faster graphs: float16 weights, INT8 weights, or INT8 graphs.
+
+Joins the steps: read the images, make the graphs, measure masks against float32 on both engines, write bundle and
+report. Must not know torch, nor how a graph is rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from export._bundle_copy import copy_float, folder_bytes, graphs_of, rewrite_manifest
+from export._calibration import Sample, read_samples, split
+from export._mask_drop import POINTS, Masks, masks_of, mean_dice
+from export._quantize_report import QuantizeOptions, Report
+from runtime.arrival import arriving_folder, check_replaceable
+from runtime.backends import BACKENDS
+from runtime.bundle import open_bundle
+from runtime.errors import BundleError, PromptError
+from runtime.manifest import load_manifest
+
+__all__ = [
+    "QUANTIZED",
+    "REPORT_NAME",
+    "QuantizeOptions",
+    "Report",
+    "Sample",
+    "quantize",
+    "quantize_folder",
+    "samples_for",
+]
+
+QUANTIZED = ("fp16", "int8-weights", "int8")
+"""What `quantize` makes."""
+REPORT_NAME = "quantization.json"
+"""The report's file in the bundle."""
+_NO_IMAGES = (
+    "int8 needs images, one to calibrate with and one to measure on at least: give --calibration DIR, or choose "
+    "int8-weights or fp16"
+)
+
+
+def quantize(
+    bundle: Path | str, output: Path, *, calibration: Path | None = None, options: QuantizeOptions | None = None
+) -> Report:
+    """Write a quantised copy of a bundle; its INT8 graphs, if any, are made anew.
+
+    PromptError if INT8 graphs are wanted without a calibration folder, ImageError if that has no images, BundleError if
+    the bundle has no ONNX graphs or its masks differ by more than the drop, OutputError if the folder cannot be made.
+    """
+    options = options or QuantizeOptions()
+    check_replaceable(output, force=options.force)
+    source = open_bundle(bundle)
+    if source.manifest.weights == "int8":
+        msg = f"bundle {source.manifest.name!r} has INT8 weights already; quantise the bundle that it was made from"
+        raise BundleError(msg)
+    samples = samples_for(options, calibration)
+    with arriving_folder(output, force=options.force) as folder:
+        copy_float(source, folder, leave={REPORT_NAME})
+        report = quantize_folder(folder, samples, options)
+    options.report(f"done: {output}")
+    return report
+
+
+def samples_for(options: QuantizeOptions, calibration: Path | None) -> list[Sample]:
+    """Images of a calibration folder, if any; PromptError where INT8 graphs are wanted without one."""
+    if calibration is not None:
+        return read_samples(calibration, options.images)
+    if options.precision == "int8":
+        raise PromptError(_NO_IMAGES)
+    return []
+
+
+def quantize_folder(folder: Path, samples: Sequence[Sample], options: QuantizeOptions | None = None) -> Report:
+    """Quantise the bundle in a folder that nobody uses yet; the samples are needed for INT8 graphs alone.
+
+    Without samples nothing is measured. Errors as `quantize`.
+    """
+    from export._onnx_weights import rewrite, store_half, store_int8
+
+    options = options or QuantizeOptions()
+    manifest = load_manifest(folder)
+    report = Report(options.precision, bytes_before=folder_bytes(folder), images=len(samples))
+    held = split(list(samples))[1] if len(samples) > 1 else []
+    reference = masks_of(folder, held, precision="fp32") if held else None
+    graphs = dict(manifest.graphs)
+    if options.precision == "int8":
+        from export._int8 import Int8
+
+        if reference is None:
+            raise PromptError(_NO_IMAGES)
+        graphs["int8"] = Int8(folder, list(samples), reference, report, options).make()
+    weights: Literal["fp16", "int8"] = "int8" if options.precision == "int8-weights" else "fp16"
+    for name in {str(files.onnx) for files in graphs_of(manifest.graphs["float"]).values()}:
+        rewrite(folder / name, store_int8 if weights == "int8" else store_half)
+    rewrite_manifest(folder, manifest, graphs, weights=weights)
+    if reference is not None:
+        _measure(folder, held, reference, report, options)
+    report.bytes_after = folder_bytes(folder)
+    (folder / REPORT_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    faster = {engine: tuple(units) for engine, units in report.int8_faster.items()}
+    metrics = manifest.metrics + report.metrics()
+    rewrite_manifest(folder, manifest, graphs, weights=weights, int8_faster=faster, metrics=metrics)
+    for line in report.lines():
+        options.report(line)
+    return report
+
+
+def _measure(folder: Path, held: Sequence[Sample], reference: Masks, report: Report, options: QuantizeOptions) -> None:
+    """Masks of the finished bundle on both engines; BundleError where they differ by more than the drop."""
+    report.held_out = len(held)
+    precision = "int8" if options.precision == "int8" else "fp32"
+    for engine in BACKENDS:
+        found = masks_of(folder, held, backend=engine, precision=precision, reference=reference)
+        report.dice[engine] = round(mean_dice(found, reference), 5)
+        drop = (1 - report.dice[engine]) * POINTS
+        if not drop <= options.max_drop:
+            msg = (
+                f"{options.precision}: masks under {engine} differ from those of fp32 by {drop:.2f} Dice points; "
+                f"wanted at most {options.max_drop:g}: allow more with --max-drop, or choose another precision"
+            )
+            raise BundleError(msg)
