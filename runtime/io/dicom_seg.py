@@ -3,8 +3,8 @@
 Knows highdicom and the order of the frames; knows no contour. Each plane is written as the frame that it was read
 from, on that frame's own grid, so that nothing is flipped or moved. Objects may overlap.
 
-Memory: one label map of the slices that hold an object; where objects overlap, one byte for each of them and, for a
-moment, eight more a voxel of those slices.
+Memory: one label map of the slices that hold an object; where objects overlap, one byte for each of them and three more
+for every voxel of those slices.
 """
 
 from __future__ import annotations
@@ -121,6 +121,15 @@ def _segmentation(source: SourceSeries, segments: list[Segment], reference: Volu
     return dataset
 
 
+class _Stack(np.ndarray[Any, Any]):
+    """Masks (F, rows, columns, segments) that are counted in 16 bits, where numpy would take 64 a voxel."""
+
+    def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, **options: Any) -> Any:
+        """Add up; highdicom finds overlaps so."""
+        narrow = np.uint16 if axis in (-1, 3) and dtype is None else dtype
+        return np.asarray(self).sum(axis, narrow, out, **options)
+
+
 def _frames(
     source: SourceSeries, segments: list[Segment], shape: tuple[int, int, int], used: list[int]
 ) -> NDArray[np.unsignedinteger]:
@@ -134,7 +143,7 @@ def _frames(
             for k, plane in source.planes(one):
                 flat[place[k], j, i][plane.T] = number  # (i, j) -> (row, column)
         return flat
-    stacked = np.zeros((len(used), rows, columns, len(segments)), dtype=np.uint8)
+    stacked = np.zeros((len(used), rows, columns, len(segments)), dtype=np.uint8).view(_Stack)
     for number, one in enumerate(segments):
         i, j, _ = one.region
         for k, plane in source.planes(one):

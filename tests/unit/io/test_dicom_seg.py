@@ -73,8 +73,11 @@ def assert_same_in_the_patient(path: Path, volume: Volume, masks: list[NDArray[n
             assert not mask.any()
 
 
-@pytest.mark.parametrize("overlapping", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize(
+    ("layout", "overlapping"),
+    [*((layout, True) for layout in LAYOUTS), (LAYOUTS[0], False), (LAYOUTS[6], False)],
+    ids=lambda value: value.name if isinstance(value, Layout) else str(value),
+)
 def test_highdicom_reads_every_object_where_it_was(tmp_path: Path, layout: Layout, overlapping: bool) -> None:
     volume = load(write_series(tmp_path / "in", layout))
     path, masks = saved(tmp_path, volume, overlapping=overlapping)
@@ -195,7 +198,7 @@ def test_what_is_odd_about_the_source_is_carried_as_it_is(
 SMALL = Layout("small", (1, 0, 0), (0, 1, 0), shape=(6, 5, 2))
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_damaged_in_the_source_only_our_errors_escape(tmp_path: Path, seed: int) -> None:
     folder = write_series(tmp_path / "in", SMALL)
     rng = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("ending", ["obj", "glb"])
-@pytest.mark.parametrize("storage", STORAGES[::9], ids=storage_id)
+@pytest.mark.parametrize("storage", STORAGES[::13], ids=storage_id)
 def test_every_object_is_a_closed_surface_around_its_voxels(tmp_path: Path, storage: Any, ending: str) -> None:
     volume = volume_of(np.zeros(SHAPE, np.int16), storage, OBLIQUE)
     segments = some_segments(volume.shape)
@@ -65,7 +65,7 @@ def test_every_object_is_a_closed_surface_around_its_voxels(tmp_path: Path, stor
     assert 0.8 * block < meshes["Niere, links"].volume < block
 
 
-@pytest.mark.parametrize("storage", STORAGES[::9], ids=storage_id)
+@pytest.mark.parametrize("storage", STORAGES[::13], ids=storage_id)
 def test_an_stl_holds_one_object_and_says_that_it_is_ras(tmp_path: Path, storage: Any) -> None:
     volume = volume_of(np.zeros(SHAPE, np.int16), storage, OBLIQUE)
     one = some_segments(volume.shape)[1]

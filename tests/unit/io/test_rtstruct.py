@@ -22,7 +22,6 @@ from runtime.io._saving import write_results
 
 ZOO = (
     ("series/ct_small_17", None),
-    ("series/ct_shuffled_instance", None),
     ("series/oblique_oriented_3", None),
     ("series/ct_3slice_with_SEG", None),
     ("series/mr_fmri_two_timepoints", 1),
