@@ -235,7 +235,7 @@ class _Search:
         names = ["base", *(f"model {number}" for number in range(1, len(self._parents))), "merge"]
         found: dict[str, Any] = {}
         for name, weights in zip(names, (*self._parents, merged), strict=True):
-            self._options.report(f"scoring the {name}")
+            self._options.report(f"scoring: {name}")
             predictor = self._build(weights)
             found[name] = {
                 part: _told(score_cases(predictor, cases), cases)
