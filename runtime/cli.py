@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import runtime
 from runtime import _cli_output, _cli_targets, errors
@@ -26,6 +27,9 @@ from runtime.prompt_text import parse_box, parse_point, read_prompts
 from runtime.prompts import group_prompts
 from runtime.segmentation import OVERLAP_POLICIES
 from runtime.types import Box, Point
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["main"]
 
@@ -130,6 +134,7 @@ def _prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--world", action="store_true", help="boxes are in RAS millimetres, axial by default")
     group.add_argument("--mode", choices=("chain", "published"), default="chain", help="propagation")
     group.add_argument("--modality", metavar="NAME", help="what the image shows, for bundles that ask; or its index")
+    group.add_argument("--extra", type=Path, metavar="NPZ", help="further arrays by name, for bundles that take them")
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +172,7 @@ def _segment(options: argparse.Namespace) -> int:
     if not prompts and not options.auto:
         msg = "no prompt; give --box X0,Y0,X1,Y1, --point, --prompts FILE, or --auto if the bundle needs none"
         raise errors.PromptError(msg)
+    extra = _extra(options.extra)
     objects = len(group_prompts(prompts)) if prompts else 1
     targets = _cli_targets.choose_targets(Path(name), volume, wanted, objects)
     with clock.stage("start"):
@@ -187,6 +193,7 @@ def _segment(options: argparse.Namespace) -> int:
             z_range=_z_range(options.z_range),
             window=options.window,
             modality=_modality(options.modality),
+            extra=extra,
             mode=options.mode,
             overlap=options.overlap,
             progress=progress,
@@ -257,6 +264,18 @@ def _z_range(text: str | None) -> tuple[int, int] | None:
 
 def _modality(text: str | None) -> str | int | None:
     return int(text) if text is not None and text.isdecimal() else text
+
+
+def _extra(path: Path | None) -> dict[str, NDArray[Any]] | None:
+    if path is None:
+        return None
+    from runtime.io.npz import read_arrays
+
+    try:
+        return read_arrays(path)
+    except errors.ImageError as error:
+        msg = f"--extra {error}"
+        raise errors.PromptError(msg) from error
 
 
 @contextlib.contextmanager

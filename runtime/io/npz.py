@@ -26,7 +26,7 @@ from runtime.io._result import Result
 from runtime.io._source import FileSource
 from runtime.types import Box
 
-__all__ = ["MAX_BOXES", "is_npz", "read_npz", "write_npz"]
+__all__ = ["MAX_BOXES", "is_npz", "read_arrays", "read_npz", "write_npz"]
 
 MAX_BOXES = 10_000
 """Most boxes that a file may bring."""
@@ -106,6 +106,30 @@ def write_npz(stream: BinaryIO, path: Path, result: Result) -> None:
     labels = result.label_map
     segs = labels[:, :, 0].T if result.reference.is_2d else labels.transpose(2, 1, 0)
     np.savez_compressed(stream, segs=np.ascontiguousarray(segs))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an NPZ file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        Numbers by name; a single number as an array of one.
+
+    Raises
+    ------
+    ImageError
+        If the file is no NPZ, is damaged, lies about its sizes, or holds anything but numbers.
+    """
+    available = check_file(path)
+    with foreign(path, _WANTED), zipfile.ZipFile(path) as archive:
+        names = [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+        return {name: _member(path, archive, name, available) for name in names}
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> NDArray[Any]:

@@ -8,19 +8,20 @@ import pytest
 from command_line import Finished, Runner, scene_file
 from PIL import Image
 from tiny_bundle import disc, tiny_bundle
-from tiny_prompts import finding_bundle, modality_bundle
+from tiny_prompts import content_bundle, finding_bundle, modality_bundle
 
 from runtime.cli import main
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles: `tiny` (boxes), `clicks` (boxes, points), `modality` (boxes, modality) and `finding` (no prompt)."""
+    """Bundles: `tiny` (boxes), `clicks` (and points), `modality`, `finding` (no prompt), `content` (and vectors)."""
     folder = tmp_path_factory.mktemp("models")
     tiny_bundle(folder / "tiny")
     tiny_bundle(folder / "clicks", clicks=True, name="clicks")
     modality_bundle(folder / "modality")
     finding_bundle(folder / "finding")
+    content_bundle(folder / "content")
     return folder
 
 

@@ -53,6 +53,41 @@ def test_the_modality_is_named_or_counted(run: Runner, volume_file: Path, modali
     assert labels_of(Path("out.nii")).any() == found
 
 
+@pytest.mark.parametrize(("bias", "found"), [(1, True), (-9, False)])
+def test_further_arrays_come_from_a_file(run: Runner, picture_file: Path, bias: float, found: bool) -> None:
+    np.savez("extra.npz", bias=np.full((1, 2), bias))
+    words = ("--box", "15,8,45,32", "--bundle", "content", "--extra", "extra.npz", "-o", "out.nii")
+    assert run(picture_file, *words).code == 0
+    assert labels_of(Path("out.nii")).any() == found
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        (None, "bundle 'tiny' needs bias (N, 2), one row a prompt; give them as extra, by these names"),
+        ({}, "bundle 'tiny' needs bias (N, 2)"),
+        ({"bias": [1, 2], "tokens": [3]}, "extra 'tokens': bundle 'tiny' takes no such array; it takes crops"),
+        ({"bias": ["one", "two"]}, "--extra extra.npz: 'bias' holds <U3, wanted numbers"),
+        (b"no archive", "--extra extra.npz: "),
+        ("absent", "--extra absent.npz: "),
+    ],
+)
+def test_further_arrays_that_are_missing_or_do_not_fit_are_a_usage_error(
+    run: Runner, picture_file: Path, arrays: Any, text: str
+) -> None:
+    name = "absent.npz" if arrays == "absent" else "extra.npz"
+    if isinstance(arrays, dict):
+        np.savez(name, **arrays)
+    elif isinstance(arrays, bytes):
+        Path(name).write_bytes(arrays)
+    words = () if arrays is None else ("--extra", name)
+    done = run(picture_file, "--box", "15,8,45,32", "--bundle", "content", *words)
+    assert done.code == 2
+    assert done.err.startswith("lite-infer: error: ")
+    assert text in done.err
+    assert len(done.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("words", [("--auto",), ("--auto", "--box", SOLID), ("--box", SOLID)])
 def test_a_bundle_may_find_the_object_itself(run: Runner, volume_file: Path, words: tuple[str, ...]) -> None:
     assert run(volume_file, *words, *WINDOW, "--bundle", "finding", "--modality", "CT", "-o", "out.nii").code == 0

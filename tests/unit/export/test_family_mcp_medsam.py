@@ -146,10 +146,12 @@ def test_with_clip_inside_the_modality_is_all_that_is_asked_for(
     with runtime.Session(bundles[True], backend=engine, precision="fp32", cache=False) as session:
         encoded = session.encode(image)
         found = session.decode(encoded, boxes=BOXES, modality="US")
+        alone = [session.decode(encoded, boxes=[box], modality="US").low_res_logits[0] for box in BOXES]
         given = session.decode(encoded, boxes=BOXES, modality="US", extra={"clip_image": seen.numpy()})
         labels = session.segment(image, boxes=BOXES.tolist(), modality="US").label_map
     np.testing.assert_allclose(found.low_res_logits, logits, atol=1e-4 * logits.std())
     np.testing.assert_allclose(found.scores, scores, atol=1e-4)
+    np.testing.assert_allclose(np.stack(alone), found.low_res_logits, atol=1e-5 * logits.std())
     np.testing.assert_allclose(given.low_res_logits, found.low_res_logits, atol=1e-4 * logits.std())
     painted = np.zeros(SIZE, np.uint8)
     for label, mask in enumerate(found.masks, 1):
