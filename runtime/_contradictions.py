@@ -50,7 +50,7 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("prompts.mask.derived: belongs to kind scribble")
     if manifest.input.spectrum == "image":
         found.append("input.spectrum: the encoder would have two inputs 'image'")
-    found += _of_points(manifest)
+    found += _of_points(manifest) + _of_neighbours(manifest)
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
@@ -84,6 +84,20 @@ def _repeated_files(files: dict[str, FileRecord]) -> list[str]:
     return found
 
 
+def _of_neighbours(manifest: Manifest) -> list[str]:
+    mask = manifest.prompts.mask
+    if mask is None or not mask.neighbour_tensors:
+        return []
+    if mask.kind != "logits":
+        return ["prompts.mask.neighbour_tensors: belongs to kind logits"]
+    known = [tensor.name for tensor in manifest.embedding]
+    return [
+        f"prompts.mask.neighbour_tensors: {name!r} is not among the embedding's tensors {known}"
+        for name in mask.neighbour_tensors
+        if name not in known
+    ]
+
+
 def _file_problems(where: str, files: GraphFiles, listed: dict[str, FileRecord]) -> list[str]:
     found = []
     if files.onnx is None and files.openvino is None:
@@ -107,6 +121,7 @@ def _repeated_inputs(manifest: Manifest) -> list[str]:
         names.append("boxes")
     names += ["points", "point_labels"] if prompts.points is not None else []
     names += ["masks", "has_mask"] if prompts.mask is not None else []
+    names += [f"{name}_before" for name in prompts.mask.neighbour_tensors] if prompts.mask is not None else []
     names += ["modality"] if prompts.modality is not None else []
     names += ["output_size", "rows", "columns"] if manifest.output.implicit else []
     names += [crop.name for crop in prompts.crops] + list(prompts.vectors)

@@ -17,7 +17,7 @@ from runtime.manifest import Crop, Manifest, Output
 from runtime.transforms import Frame, masks_from_logits
 from runtime.types import Prediction
 
-__all__ = ["blank", "crop_vectors", "prediction", "restored", "stored"]
+__all__ = ["blank", "crop_vectors", "neighbours", "prediction", "restored", "stored"]
 
 
 def stored(manifest: Manifest, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -41,6 +41,16 @@ def stored(manifest: Manifest, outputs: Mapping[str, NDArray[Any]]) -> dict[str,
 def restored(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Embedding tensors in the dtypes that the decoder reads; no copy where they agree."""
     return {spec.name: tensors[spec.name].astype(spec.dtype, copy=False) for spec in manifest.embedding}
+
+
+def neighbours(manifest: Manifest, tensors: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
+    """What the decoder reads of the neighbouring slice's embedding; zeros where there is none."""
+    mask = manifest.prompts.mask
+    named = () if mask is None else mask.neighbour_tensors
+    specs = [spec for spec in manifest.embedding if spec.name in named]
+    if tensors is None:
+        return {f"{spec.name}_before": np.zeros(spec.shape, spec.dtype) for spec in specs}
+    return {f"{spec.name}_before": tensors[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
 def _output(outputs: Mapping[str, NDArray[Any]], name: str, row: tuple[int, ...]) -> NDArray[np.float32]:

@@ -120,12 +120,13 @@ class Engine:
         prompt: SlicePrompt,
         modality: int | None = None,
         extra: Mapping[str, NDArray[Any]] | None = None,
+        before: Embedding | None = None,
     ) -> Prediction:
-        """Decode one prompt that is in the input frame already."""
+        """Decode one prompt that is in the input frame already; its mask is from the slice embedded in ``before``."""
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
-        return self.predict(embedding, arrays, frame, boxes, size_to_evaluate(self.manifest, frame))
+        return self.predict(embedding, arrays, frame, boxes, size_to_evaluate(self.manifest, frame), before)
 
     def predict(
         self,
@@ -134,12 +135,15 @@ class Engine:
         frame: Frame,
         boxes: NDArray[Any] | None,
         size: tuple[int, int] | None,
+        before: Embedding | None = None,
     ) -> Prediction:
         """Run the decoder on its inputs.
 
-        The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s.
+        The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s; an
+        earlier mask is from the slice embedded in ``before``, or from this one.
         """
         shared = _decoding.restored(self.manifest, embedding.tensors)
+        shared |= _decoding.neighbours(self.manifest, None if before is None else before.tensors)
         for crop in self.manifest.prompts.crops:
             if crop.name not in prompts:
                 prompts[crop.name] = self._cropped(crop, embedding, boxes)

@@ -59,7 +59,10 @@ class VolumeRun:
     encode : callable
         uint8 image in the view -> (Embedding, whether it came from the cache).
     decode : callable
-        (Embedding, SlicePrompt, number of the object from 0) -> Prediction for one prompt.
+        (Embedding, SlicePrompt, number of the object from 0, Embedding of the slice that the prompt's mask is from or
+        None) -> Prediction for one prompt.
+    sees_neighbours : bool
+        Whether the decoder reads the embedding of the slice that a mask is from.
     blank : Prediction
         The answer on a slice of one intensity, where there is nothing to find.
     """
@@ -69,13 +72,15 @@ class VolumeRun:
     frame: Frame
     window: Window | None
     encode: Callable[[NDArray[np.uint8]], tuple[Embedding, bool]]
-    decode: Callable[[Embedding, SlicePrompt, int], Prediction]
+    decode: Callable[[Embedding, SlicePrompt, int, Embedding | None], Prediction]
     blank: Prediction
     settings: ChainSettings | LoopSettings
+    sees_neighbours: bool = False
     progress: Callable[[Progress], None] | None = None
     cancel: Callable[[], bool] | None = None
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
     _done: int = 0
+    _latest: dict[int, Embedding] = field(default_factory=dict)
 
     def pixels(self, position: int) -> NDArray[np.uint8]:
         """Windowed slice at a position of the view."""
@@ -102,11 +107,19 @@ class VolumeRun:
         if pixels.min() == pixels.max():
             return self.blank
         embedding = self.embedding(pixels)
+        before = self._neighbour(prompt.neighbour) if self.sees_neighbours else None
+        self._latest = {position: embedding}
         started = time.perf_counter()
-        prediction = self.decode(embedding, prompt, number)
+        prediction = self.decode(embedding, prompt, number, before)
         self.timings["decode_ms"] += (time.perf_counter() - started) * 1e3
         self.timings["prompts_decoded"] += 1
         return prediction
+
+    def _neighbour(self, position: int | None) -> Embedding | None:
+        """Embedding of the slice that a mask is from: as a rule that of the decode before this one."""
+        if position is None:
+            return None
+        return self._latest.get(position) or self.embedding(self.pixels(position))
 
     def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller."""

@@ -134,6 +134,7 @@ class MaskPrompt(_Record, frozen=True):
     size: Size
     derived: Literal["box_stroke"] | None = None
     neighbour_flag: Literal[1, 2] = 1
+    neighbour_tensors: Annotated[tuple[TensorName, ...], Meta(max_length=8)] = ()
 
 
 class Prompts(_Record, frozen=True):
@@ -150,6 +151,11 @@ class Prompts(_Record, frozen=True):
     def reads_boxes(self) -> bool:
         """Whether the decoder reads boxes."""
         return self.box is not None and self.box.use != "limits_mask"
+
+    @property
+    def sees_neighbours(self) -> bool:
+        """Whether the decoder reads the embedding of the slice that a mask is from."""
+        return self.mask is not None and bool(self.mask.neighbour_tensors)
 
     @property
     def finds_alone(self) -> bool:
@@ -178,6 +184,8 @@ class ChainSettings(_Record, frozen=True):
     min_score: Fraction = 0.5
     min_overlap: Fraction = 0.3
     max_area_ratio: Annotated[float, Meta(gt=1)] = 3.0
+    starts: Annotated[int, Meta(ge=1, le=9)] = 1
+    min_fill: Fraction = 0.75
 
 
 class LoopSettings(_Record, frozen=True):

@@ -39,7 +39,9 @@ class SlicePrompt:
     point_labels : ndarray of float32, shape (P,)
         1 on the object, 0 beside it.
     mask_logits : ndarray of float32, shape (h, w), or None
-        Earlier low-res logits.
+        Low-res logits of a neighbouring slice.
+    neighbour : int or None
+        Position of that slice in the view.
     image_box : ndarray of float64, shape (4,), or None
         xyxy in pixels of the view: where a decoder looks that is shown what lies inside the box.
     """
@@ -48,6 +50,7 @@ class SlicePrompt:
     points: NDArray[np.float32]
     point_labels: NDArray[np.float32]
     mask_logits: NDArray[np.float32] | None = None
+    neighbour: int | None = None
     image_box: NDArray[np.float64] | None = None
 
 
@@ -177,7 +180,7 @@ class _Chain:
             if box is None:
                 return  # nothing was found on the prompted slice itself
             logits = previous.low_res_logits[0] if self.settings.mask_prompt else None
-            prediction = self._decode(index, box, logits if previous.areas[0] else None)
+            prediction = self._decode(index, box, logits if previous.areas[0] else None, index - direction)
             stop = None if self.plan.known_extent else self._stop(previous, prediction)
             yield Step(index, prediction, stop)
             if stop is not None:
@@ -215,7 +218,9 @@ class _Chain:
             return "overlap"
         return None
 
-    def _decode(self, index: int, box: Xyxy | None, mask_logits: NDArray[np.float32] | None) -> Prediction:
+    def _decode(
+        self, index: int, box: Xyxy | None, mask_logits: NDArray[np.float32] | None, neighbour: int | None = None
+    ) -> Prediction:
         clicks = np.array(self.plan.points.get(index, ()), dtype=np.float64).reshape(-1, 3)
         prediction = self.decode(
             index,
@@ -224,6 +229,7 @@ class _Chain:
                 points=self.frame.points_to_input(clicks[:, :2]),
                 point_labels=clicks[:, 2].astype(np.float32),
                 mask_logits=mask_logits,
+                neighbour=None if mask_logits is None else neighbour,
                 image_box=None if box is None else np.array(box, np.float64),
             ),
         )

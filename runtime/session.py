@@ -352,9 +352,9 @@ class Session:
         frame = frame_of(self.manifest, view.shape[:2])
         size_to_evaluate(self.manifest, frame)
 
-        def decode(embedding: Embedding, prompt: SlicePrompt, number: int) -> Prediction:
+        def decode(embedding: Embedding, prompt: SlicePrompt, number: int, before: Embedding | None) -> Prediction:
             own = {name: rows[number : number + 1] for name, rows in beside.items()}
-            return engine.decode_slice(embedding, prompt, chosen, own)
+            return engine.decode_slice(embedding, prompt, chosen, own, before)
 
         run = VolumeRun(
             volume=volume,
@@ -365,6 +365,7 @@ class Session:
             decode=decode,
             blank=_decoding.blank(self.manifest, frame),
             settings=self._settings(mode),
+            sees_neighbours=mode == "chain" and self.manifest.prompts.sees_neighbours,
             progress=progress,
             cancel=cancel,
         )

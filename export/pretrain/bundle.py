@@ -104,7 +104,12 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         prompts=Prompts(
             box=BoxPrompt(use="optional"),
             points=PointPrompt(box_sides=BOX_SIDES),
-            mask=MaskPrompt(kind="logits", size=(config.model.input_size,) * 2, neighbour_flag=2),
+            mask=MaskPrompt(
+                kind="logits",
+                size=(config.model.input_size,) * 2,
+                neighbour_flag=2,
+                neighbour_tensors=("pixels",) if config.model.reference else (),
+            ),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},

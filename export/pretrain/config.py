@@ -28,6 +28,7 @@ class ModelConfig:
     blocks: tuple[int, ...] = (0, 2, 3, 4, 2)
     embedding: tuple[int, int, int] = (32, 64, 96)  # strides 4, 8, 16
     candidates: int = 3
+    reference: bool = False  # whether the decoder sees the image of the neighbouring slice beside its mask
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Graph contract. Encoder: ``image`` float32 (1, 3, S, S) in 0..1 -> ``level_4``, ``level_8``, ``level_16`` float32 and
 ``pixels`` uint8 (1, 3, S, S). Decoder: those four, ``boxes`` (N, 4) xyxy in the input frame (pixel centres, both ends
-inclusive), ``points`` (N, P, 2), ``point_labels`` (N, P), ``masks`` (N, 1, S, S), ``has_mask`` (N,) ->
-``low_res_logits`` (N, C, S, S) and ``scores`` (N, C). N and P are dynamic.
+inclusive), ``points`` (N, P, 2), ``point_labels`` (N, P), ``masks`` (N, 1, S, S), ``has_mask`` (N,) and, where the
+network sees the neighbouring slice, ``pixels_before`` uint8 (1, 3, S, S) -> ``low_res_logits`` (N, C, S, S) and
+``scores`` (N, C). N and P are dynamic.
 
 Knows torch and ONNX. Must not know the manifest or training.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "DECODER_INPUTS",
     "DECODER_OUTPUTS",
     "ENCODER_OUTPUTS",
+    "NEIGHBOUR_INPUT",
     "OPSET",
     "DecoderGraph",
     "EncoderGraph",
@@ -37,6 +39,7 @@ __all__ = [
 OPSET = 17
 ENCODER_OUTPUTS = ("level_4", "level_8", "level_16", "pixels")
 DECODER_INPUTS = (*ENCODER_OUTPUTS, "boxes", "points", "point_labels", "masks", "has_mask")
+NEIGHBOUR_INPUT = "pixels_before"
 DECODER_OUTPUTS = ("low_res_logits", "scores")
 
 
@@ -104,12 +107,14 @@ class DecoderGraph(nn.Module):
         point_labels: Tensor,
         masks: Tensor,
         has_mask: Tensor,
+        pixels_before: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See the module's graph contract."""
         image = pixels.to(torch.float32) * (1 / 255.0)
+        before = None if pixels_before is None else pixels_before.to(torch.float32) * (1 / 255.0)
         prompt = self.decoder.geometry.channels(boxes, points, point_labels, masks, has_mask)
-        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt)
-        return self.decoder.paste(logits, boxes), scores
+        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt, before, has_mask)
+        return self.decoder.paste(logits, boxes), self.decoder.ranked(scores)
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,12 @@ def _sample_inputs(config: ModelConfig) -> _Sample:
     size = config.input_size
     levels = [torch.rand(1, c, size // s, size // s) for c, s in zip(config.embedding, (4, 8, 16), strict=True)]
     pixels = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    before = (torch.randint(0, 256, pixels.shape, dtype=torch.uint8),) if config.reference else ()
     boxes = torch.tensor([[20.0, 30.0, 90.0, 120.0], [5.0, 5.0, 15.0, 25.0], [1.0, 2.0, 255.0, 250.0]])
     points, labels = torch.rand(3, 2, 2) * size, torch.tensor([[1.0, 0.0], [1.0, -1.0], [-1.0, -1.0]])
     return _Sample(
         (torch.rand(1, 3, size, size),),
-        (*levels, pixels, boxes, points, labels, torch.rand(3, 1, size, size), torch.tensor([1.0, 0.0, 1.0])),
+        (*levels, pixels, boxes, points, labels, torch.rand(3, 1, size, size), torch.tensor([1.0, 0.0, 2.0]), *before),
     )
 
 
@@ -159,7 +165,7 @@ def _trace(folded: Network, sample: _Sample, encoder: Path, decoder: Path) -> No
         DecoderGraph(folded).eval(),
         sample.decoder,
         str(decoder),
-        input_names=list(DECODER_INPUTS),
+        input_names=[*DECODER_INPUTS, NEIGHBOUR_INPUT][: len(sample.decoder)],
         output_names=list(DECODER_OUTPUTS),
         opset_version=OPSET,
         dynamic_axes=dynamic,

@@ -71,7 +71,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.network.load_state_dict(read_checkpoint(start)["ema"])
+            self.network.take_over(read_checkpoint(start)["ema"])
         if config.freeze_encoder:
             self.network.eval()
             self.network.encoder.requires_grad_(False)

@@ -19,6 +19,8 @@ _GRIDS = (64, 32, 16)  # window grids of strides 4, 8, 16
 _IMAGE_GRID = 128
 _CLICK_SIGMA = 0.08  # in window half-sizes
 _PROMPT_CHANNELS = 10
+_ALTERNATIVE_PRICE = 0.03
+_IMAGE_CHANNELS = 12  # the window of 128 as four planes of 64 a colour
 
 
 class ConvBnRelu(nn.Module):
@@ -160,7 +162,11 @@ class Decoder(nn.Module):
         c4, c8, c16 = config.embedding
         self.candidates = config.candidates
         self.geometry = PromptTensors(config.input_size)
-        self.prompt_64 = nn.Conv2d(_PROMPT_CHANNELS + 12, c4, 3, 1, 1)
+        price = torch.full((1, config.candidates), _ALTERNATIVE_PRICE)
+        price[:, 0] = 0
+        self.register_buffer("price", price, persistent=False)
+        images = 2 if config.reference else 1
+        self.prompt_64 = nn.Conv2d(_PROMPT_CHANNELS + images * _IMAGE_CHANNELS, c4, 3, 1, 1)
         self.prompt_32 = nn.Conv2d(_PROMPT_CHANNELS, c8, 3, 1, 1)
         self.prompt_16 = nn.Conv2d(_PROMPT_CHANNELS, c16, 3, 1, 1)
         self.body_64 = nn.Sequential(ConvBnRelu(c4, c4), Block(c4))
@@ -181,12 +187,30 @@ class Decoder(nn.Module):
         windows = windows.to(level.dtype).reshape(-1, cells, cells, channels)  # one copy for the type and the order
         return windows.permute(0, 3, 1, 2)
 
+    def _look(self, fine: Tensor, seen: list[Tensor]) -> Tensor:
+        """First convolution on prompt channels and images; an image that is not there adds nothing."""
+        planes = torch.cat([fine, *seen], 1)
+        weight = self.prompt_64.weight[:, : planes.shape[1]]
+        return F.conv2d(planes, weight, self.prompt_64.bias, padding=1)
+
     def forward(
-        self, levels: tuple[Tensor, Tensor, Tensor], pixels: Tensor, boxes: Tensor, prompt: Tensor
+        self,
+        levels: tuple[Tensor, Tensor, Tensor],
+        pixels: Tensor,
+        boxes: Tensor,
+        prompt: Tensor,
+        before: Tensor | None = None,
+        has_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Levels and pixels (0..1) of B images, N = B * P boxes and prompts -> logits (N, C, 128, 128), scores."""
+        """Levels and pixels (0..1) of B images, N = B * P boxes and prompts -> logits (N, C, 128, 128), scores.
+
+        ``before`` holds the pixels of the neighbouring slices; it counts where ``has_mask`` (N,) is 2.
+        """
         centre, _, half = self.geometry.window(boxes)
-        image = F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)  # (N, 12, 64, 64)
+        seen = [F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)]  # (N, 12, 64, 64)
+        if before is not None and has_mask is not None:
+            neighbour = F.pixel_unshuffle(self._sample(before, _IMAGE_GRID, centre, half), 2)
+            seen.append(neighbour * (has_mask > 1.5).to(neighbour.dtype)[:, None, None, None])
         prompt_32 = F.avg_pool2d(prompt, 2)
         x = self._sample(levels[2], 16, centre, half)
         x = F.relu(x + self.prompt_16(F.avg_pool2d(prompt_32, 2)))
@@ -196,11 +220,16 @@ class Decoder(nn.Module):
         x = self._sample(levels[1], 32, centre, half)
         x32 = self.body_32(F.relu(x + self.prompt_32(prompt_32) + _double(self.up_32(x16))))
         x = self._sample(levels[0], 64, centre, half)
-        fine = self.prompt_64(torch.cat([prompt, image], 1))
+        fine = self._look(prompt, seen)
         x64 = self.body_64(F.relu(x + fine + _double(self.up_64(x32))))
         logits = F.pixel_shuffle(self.head(x64), 2).float()
         pooled = torch.cat([x64.mean((2, 3)), x32.mean((2, 3)), x16.mean((2, 3))], 1)
         return logits, torch.sigmoid(self.score(pooled).float())
+
+    def ranked(self, scores: Tensor) -> Tensor:
+        """Scores (N, C) by which answers are chosen: candidate 0 stands unless another is clearly better."""
+        price: Tensor = self.price  # type: ignore[assignment]
+        return scores - price
 
     def paste(self, logits: Tensor, boxes: Tensor) -> Tensor:
         """Window logits (N, C, 128, 128) -> (N, C, S, S), ``OUTSIDE`` beyond the window."""
@@ -223,3 +252,11 @@ class Network(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    def take_over(self, weights: dict[str, Tensor]) -> None:
+        """Load the weights of a network of this shape, or of one whose decoder sees no neighbouring slice."""
+        name = "decoder.prompt_64.weight"
+        given, own = weights[name], self.decoder.prompt_64.weight
+        widened = torch.zeros_like(own)
+        widened[:, : given.shape[1]] = given
+        self.load_state_dict({**weights, name: widened})

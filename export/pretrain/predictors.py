@@ -130,7 +130,7 @@ class CheckpointPredictor:
         for framed in tried:
             prompt = decoder.geometry.channels(framed, points, labels, masks, has_mask)
             logits, scores = decoder(embedding.levels, embedding.pixels, framed, prompt)
-            answers.append((decoder.paste(logits, framed), scores))
+            answers.append((decoder.paste(logits, framed), decoder.ranked(scores)))
         pasted, scores = (torch.cat(parts, 1) for parts in zip(*answers, strict=True))
         best = scores.argmax(1)
         rows = torch.arange(count)

@@ -89,7 +89,9 @@ def rollout_loss(
     for t in range(slices):
         here = slice(t * images, (t + 1) * images)
         prompt = decoder.geometry.channels(boxes, points, labels, masks, has_mask)
-        logits, scores = decoder((levels[0][here], levels[1][here], levels[2][here]), batch.pixels[t], boxes, prompt)
+        before = batch.pixels[t - 1] if t and network.config.reference else None
+        here_levels = (levels[0][here], levels[1][here], levels[2][here])
+        logits, scores = decoder(here_levels, batch.pixels[t], boxes, prompt, before, has_mask)
         target = window_target(decoder, batch.targets[t], boxes, logits.shape[-1])
         present = batch.targets[max(t - 1, 0) : t + 1].amax((0, 2, 3, 4)) > 0
         reachable = (target.inside.amax((1, 2, 3)) > 0.5) | (batch.targets[t].amax((1, 2, 3)) == 0)
