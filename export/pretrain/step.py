@@ -95,17 +95,18 @@ def window_target(decoder: Decoder, targets: Tensor, boxes: Tensor, cells: int) 
     return WindowTarget(inside, missed * (missed > 0.03 * whole))  # less is the error of sampling
 
 
-def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Simulated corrections (N, 4, 2) and labels (N, 4); 45 % of the prompts get none."""
+def _corrections(
+    answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.random.Generator, numbers: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Simulated clicks (N, 4, 2) on what is wrong and their labels (N, 4), as many as ``numbers`` (N,) says."""
     points = np.zeros((len(answers), _MAX_CLICKS, 2), np.float32)
     labels = np.full((len(answers), _MAX_CLICKS), -1, np.float32)
     for row, (answer, target) in enumerate(zip(answers, targets, strict=True)):
-        number = int(rng.choice([0, 1, 2, 3, 4], p=[0.45, 0.25, 0.12, 0.09, 0.09]))
-        first = error_click(answer, target) if number else None
+        first = error_click(answer, target) if numbers[row] else None
         if first is None:
             continue
         wrong = np.argwhere(answer != target)
-        chosen = wrong[rng.integers(0, len(wrong), number - 1)]
+        chosen = wrong[rng.integers(0, len(wrong), numbers[row] - 1)]
         others = [(int(c), int(r), int(target[r, c])) for r, c in chosen]
         for slot, (x, y, label) in enumerate([first, *others]):
             points[row, slot] = x, y
@@ -113,33 +114,62 @@ def _clicks(answers: NDArray[np.bool_], targets: NDArray[np.bool_], rng: np.rand
     return torch.from_numpy(points), torch.from_numpy(labels)
 
 
+@dataclass(frozen=True)
+class _Prompts:
+    """What the decoder is asked about the N prompts of a batch, beside their boxes."""
+
+    points: Tensor
+    labels: Tensor
+    masks: Tensor
+    has_mask: Tensor
+
+    def channels(self, decoder: Decoder, boxes: Tensor) -> Tensor:
+        return decoder.geometry.channels(boxes, self.points, self.labels, self.masks, self.has_mask)
+
+
+def _refined(
+    decoder: Decoder, levels: tuple[Tensor, Tensor, Tensor], batch: Batch, asked: _Prompts, rng: np.random.Generator
+) -> _Prompts:
+    """The prompts of the next round: the answer to the last one, mostly as a mask, and corrections of it.
+
+    Two of five times another round comes first, so that a mask may hold what the clicks before it have mended.
+    """
+    count, device = len(batch.boxes), batch.boxes.device
+    detached = (levels[0].detach(), levels[1].detach(), levels[2].detach())
+    targets = batch.targets[:, 0].cpu().numpy() > 0.5
+    rounds = 2 if rng.uniform() < 0.4 else 1
+    for number in range(rounds):
+        logits, scores = decoder(detached, batch.pixels, batch.boxes, asked.channels(decoder, batch.boxes))
+        best = logits[torch.arange(count), scores.argmax(1)][:, None]
+        masks = decoder.paste(best, batch.boxes)
+        last = number == rounds - 1
+        shares = [0.45, 0.25, 0.12, 0.09, 0.09] if rounds == 1 else [0.2, 0.5, 0.2, 0.1, 0.0]
+        numbers = rng.choice(_MAX_CLICKS + 1, count, p=shares)
+        corrections, signs = _corrections((masks[:, 0] > 0).cpu().numpy(), targets, rng, numbers)
+        clicked = signs[:, 0].numpy() >= 0
+        with_mask = ~clicked | (rng.uniform(size=count) < (0.6 if last else 0.5))
+        asked = _Prompts(
+            torch.cat([asked.points, corrections.to(device)], 1),
+            torch.cat([asked.labels, signs.to(device)], 1),
+            masks,
+            torch.from_numpy(with_mask.astype(np.float32) * np.float32(OWN)).to(device),
+        )
+    return asked
+
+
 def training_loss(
     network: Network, batch: Batch, rng: np.random.Generator, *, refine: bool, score_weight: float
 ) -> StepResult:
     """Decode once, or (``refine``) decode, simulate corrections of that answer and decode again."""
     decoder = network.decoder
-    count = batch.boxes.shape[0]
     levels = network.encoder(batch.pixels)
-    points, labels = batch.points, batch.point_labels
-    masks, has_mask = batch.neighbours, batch.has_neighbour * NEIGHBOUR
+    asked = _Prompts(batch.points, batch.point_labels, batch.neighbours, batch.has_neighbour * NEIGHBOUR)
     kind = batch.has_neighbour.cpu().numpy().astype(np.int64)
     if refine:
         with torch.no_grad():
-            prompt = decoder.geometry.channels(batch.boxes, points, labels, masks, has_mask)
-            detached = (levels[0].detach(), levels[1].detach(), levels[2].detach())
-            first, first_scores = decoder(detached, batch.pixels, batch.boxes, prompt)
-            chosen = first_scores.argmax(1)
-            masks = decoder.paste(first[torch.arange(count), chosen][:, None], batch.boxes)
-        answers = (masks[:, 0] > 0).cpu().numpy()
-        corrections, signs = _clicks(answers, batch.targets[:, 0].cpu().numpy() > 0.5, rng)
-        clicked = signs[:, 0].numpy() >= 0
-        with_mask = ~clicked | (rng.uniform(size=count) < 0.6)
-        has_mask = torch.from_numpy(with_mask.astype(np.float32) * np.float32(OWN)).to(batch.boxes.device)
-        points = torch.cat([points, corrections.to(points.device)], 1)
-        labels = torch.cat([labels, signs.to(labels.device)], 1)
-        kind = np.full(count, 2)
-    prompt = decoder.geometry.channels(batch.boxes, points, labels, masks, has_mask)
-    logits, scores = decoder(levels, batch.pixels, batch.boxes, prompt)
+            asked = _refined(decoder, levels, batch, asked, rng)
+        kind = np.full(len(kind), 2)
+    logits, scores = decoder(levels, batch.pixels, batch.boxes, asked.channels(decoder, batch.boxes))
     target = window_target(decoder, batch.targets, batch.boxes, logits.shape[-1])
     parts = segmentation_loss(logits, scores, target.inside, target.missed, score_weight)
     return StepResult(parts.total, parts.dice.detach().cpu().numpy().astype(np.float32), kind)
