@@ -51,6 +51,8 @@ def contradictions(manifest: Manifest) -> list[str]:
     if manifest.input.spectrum == "image":
         found.append("input.spectrum: the encoder would have two inputs 'image'")
     found += _of_points(manifest) + _of_neighbours(manifest)
+    if manifest.propagation.chain.starts > 1 and not manifest.output.scores:
+        found.append("propagation.chain.starts: runs are compared by output.scores; wanted true, or one start")
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}

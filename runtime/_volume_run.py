@@ -18,7 +18,7 @@ from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.prompts import PlannedObject
-from runtime.propagate import SlicePrompt, propagate
+from runtime.propagate import ObjectPlan, SlicePrompt, other_starts, propagate
 from runtime.segmentation import ObjectResult
 from runtime.transforms import Frame
 from runtime.types import Embedding, Prediction, SliceResult
@@ -48,6 +48,37 @@ class Progress:
     slice_index: int
     done: int
     total: int | None
+
+
+_Piece = tuple[NDArray[np.int64], NDArray[np.bool_]]  # box of a mask in the view, and the mask inside it
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What propagation found of one object."""
+
+    plan: ObjectPlan
+    slices: list[SliceResult] = field(default_factory=list)
+    kept: dict[int, _Piece] = field(default_factory=dict)
+
+    @property
+    def fill(self) -> float:
+        """IoU of the rectangle that the masks span with that of the 3-D box; 1 where none was given."""
+        limit = self.plan.limit
+        if limit is None:
+            return 1.0
+        if not self.kept:
+            return 0.0
+        boxes = np.stack([box for box, _ in self.kept.values()])
+        low = np.maximum(boxes[:, :2].min(axis=0), limit[:2])
+        high = np.minimum(boxes[:, 2:].max(axis=0), limit[2:])
+        sides = np.array(limit[2:]) - limit[:2] + 1
+        return float(np.prod(np.maximum(high - low + 1, 0)) / np.prod(sides))  # masks are cut to the box
+
+    @property
+    def quality(self) -> float:
+        """What tells a good run from a bad one without knowing the truth."""
+        return self.fill * float(np.mean([one.score for one in self.slices]))
 
 
 @dataclass(slots=True)
@@ -135,38 +166,47 @@ class VolumeRun:
         return tuple(self._object(number, one, self._total(objects)) for number, one in enumerate(objects))
 
     def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
-        slices: list[SliceResult] = []
-        kept: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
-        for step in propagate(partial(self.decode_slice, number), planned.plan, self.frame, self.settings):
-            prediction = step.prediction
-            index = self.view.slice_index(step.slice_index)
-            area = 0 if step.stop else int(prediction.areas[0])
-            slices.append(SliceResult(index, float(prediction.scores[0]), area, step.stop))
-            if area:
-                kept[step.slice_index] = _cropped(prediction)
-            self._done += 1
-            if self.progress is not None:
-                self.progress(Progress(planned.name, index, self._done, total))
-        corner, crop = self._assemble(kept)
-        scores = [one.score for one in slices if one.area]
+        followed = self._followed(number, planned.name, planned.plan, total)
+        if isinstance(self.settings, ChainSettings) and followed.fill < self.settings.min_fill:
+            others = [
+                self._followed(number, planned.name, plan, None, again=True)
+                for plan in other_starts(planned.plan, self.settings.starts)
+            ]
+            followed = max((followed, *others), key=lambda one: one.quality)  # the first of equals
+        corner, crop = self._assemble(followed.kept)
+        scores = [one.score for one in followed.slices if one.area]
         return ObjectResult(
             name=planned.name,
             label=planned.plan.label,
             score=float(np.mean(scores)) if scores else float("nan"),
-            slices=tuple(sorted(slices, key=lambda one: one.slice_index)),
+            slices=tuple(sorted(followed.slices, key=lambda one: one.slice_index)),
             corner=corner,
             crop=crop,
             shape=self.volume.shape,
         )
+
+    def _followed(
+        self, number: int, name: str, plan: ObjectPlan, total: int | None, *, again: bool = False
+    ) -> _Followed:
+        """Follow one object; trying it ``again`` from another slice does not count as progress."""
+        found = _Followed(plan)
+        for step in propagate(partial(self.decode_slice, number), plan, self.frame, self.settings):
+            index = self.view.slice_index(step.slice_index)
+            area = 0 if step.stop else int(step.prediction.areas[0])
+            found.slices.append(SliceResult(index, float(step.prediction.scores[0]), area, step.stop))
+            if area:
+                found.kept[step.slice_index] = _cropped(step.prediction)
+            self._done += not again
+            if self.progress is not None:
+                self.progress(Progress(name, index, self._done, total))
+        return found
 
     def _total(self, objects: list[PlannedObject]) -> int | None:
         if not all(one.plan.known_extent for one in objects):
             return None
         return sum(one.plan.extent[1] - one.plan.extent[0] + 1 for one in objects)
 
-    def _assemble(
-        self, kept: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]]
-    ) -> tuple[tuple[int, int, int], NDArray[np.bool_]]:
+    def _assemble(self, kept: dict[int, _Piece]) -> tuple[tuple[int, int, int], NDArray[np.bool_]]:
         """Stack the slices' crops into one crop in file order."""
         if not kept:
             return (0, 0, 0), np.zeros((0, 0, 0), dtype=np.bool_)

@@ -9,7 +9,7 @@ boxes are in pixels of its images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from runtime.manifest import ChainSettings, LoopSettings
 from runtime.transforms import Frame, resized_label_box
 from runtime.types import Prediction
 
-__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "propagate"]
+__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "other_starts", "propagate"]
 
 Xyxy = tuple[float, float, float, float]
 
@@ -134,6 +134,15 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
         yield from _published(decode, plan, frame, settings)
     else:
         yield from _Chain(decode, plan, frame, settings).steps()
+
+
+def other_starts(plan: ObjectPlan, starts: int) -> list[ObjectPlan]:
+    """Plans of a 3-D box that start on other slices than its middle; none for any other prompt."""
+    if plan.limit is None or plan.every_slice or tuple(plan.boxes.values()) != (plan.limit,):
+        return []
+    low, high = plan.extent
+    places = {low + round((high - low) * (2 * part + 1) / (2 * starts)) for part in range(starts)}
+    return [replace(plan, boxes={place: plan.limit}) for place in sorted(places - set(plan.boxes))]
 
 
 @dataclass(frozen=True, slots=True)

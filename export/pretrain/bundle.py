@@ -113,7 +113,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},
-        propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True)),
+        propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3)),
         metrics=metrics,
         files={
             path.name: FileRecord(sha256=_digest(path), bytes=path.stat().st_size) for path in (encoder, decoder, card)
