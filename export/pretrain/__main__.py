@@ -1,4 +1,4 @@
-"""Command line: reproduce, train, evaluate, gallery, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, blend, evaluate, gallery, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+SHIPPED_SHARE = 0.7  # of the second stage in the shipped weights
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -24,6 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
+    mix = commands.add_parser("blend", help="weights between those of two stages")
+    mix.add_argument("--first", type=Path, required=True, help="checkpoint that the second stage started from")
+    mix.add_argument("--second", type=Path, required=True)
+    mix.add_argument("--share", type=float, default=SHIPPED_SHARE, help="of the second (default %(default)s)")
+    mix.add_argument("--output", type=Path, required=True)
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)
     model = measure.add_mutually_exclusive_group(required=True)
@@ -61,18 +67,24 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = load_config(options.config)
         train(replace(config, images=options.images or config.images), options.output, options.start)
+    if options.command == "blend":
+        from export.pretrain.checkpoint import blend
+
+        blend(options.first, options.second, options.share, options.output)
     return 0
 
 
 def _reproduce(output: Path) -> int:
     from export.pretrain.bundle import BundleFacts, write_bundle
+    from export.pretrain.checkpoint import blend
     from export.pretrain.config import load_config
     from export.pretrain.loop import train
 
     images, rollouts = output / "images", output / "rollouts"
     train(load_config(_CONFIGS / "default.json"), images)
     train(load_config(_CONFIGS / "rollout.json"), rollouts, images / "checkpoint.pt")
-    written = write_bundle(rollouts / "checkpoint.pt", output / "bundle", BundleFacts())
+    model = blend(images / "checkpoint.pt", rollouts / "checkpoint.pt", SHIPPED_SHARE, output / "model.pt")
+    written = write_bundle(model, output / "bundle", BundleFacts())
     sys.stdout.write(f"{written}\n")
     return 0
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from export.pretrain import loop  # noqa: E402
-from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
+from export.pretrain.checkpoint import blend, load_network, read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
 from runtime.bundle import open_bundle  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
@@ -95,6 +95,22 @@ def repository_configs() -> Path:
 def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint; train first"):
         read_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_blend_lies_between_two_stages_and_a_widened_decoder_starts_from_nothing(tmp_path: Path) -> None:
+    loop.train(_TINY, tmp_path / "one")
+    second = replace(_TINY, seed=2, model=replace(_TINY.model, reference=True))
+    loop.train(second, tmp_path / "two", tmp_path / "one" / loop.CHECKPOINT_NAME)
+    paths = tmp_path / "one" / loop.CHECKPOINT_NAME, tmp_path / "two" / loop.CHECKPOINT_NAME
+    before, after = (read_checkpoint(path)["ema"] for path in paths)
+    mixed = read_checkpoint(blend(*paths, 0.25, tmp_path / "mixed.pt"))["ema"]
+    name = "decoder.head.weight"
+    torch.testing.assert_close(mixed[name], 0.75 * before[name] + 0.25 * after[name])
+    wide, narrow = "decoder.prompt_64.weight", before["decoder.prompt_64.weight"].shape[1]
+    torch.testing.assert_close(mixed[wide][:, narrow:], 0.25 * after[wide][:, narrow:])
+    load_network(tmp_path / "mixed.pt")
+    with pytest.raises(CheckpointError, match=r"share 1.5: wanted a number from 0"):
+        blend(*paths, 1.5, tmp_path / "no.pt")
 
 
 def test_one_command_trains_both_stages_and_writes_the_bundle(
