@@ -165,8 +165,8 @@ class Decoder(nn.Module):
         price = torch.full((1, config.candidates), _ALTERNATIVE_PRICE)
         price[:, 0] = 0
         self.register_buffer("price", price, persistent=False)
-        images = 2 if config.reference else 1
-        self.prompt_64 = nn.Conv2d(_PROMPT_CHANNELS + images * _IMAGE_CHANNELS, c4, 3, 1, 1)
+        self.images = 2 if config.reference else 1
+        self.prompt_64 = nn.Conv2d(_PROMPT_CHANNELS + self.images * _IMAGE_CHANNELS, c4, 3, 1, 1)
         self.prompt_32 = nn.Conv2d(_PROMPT_CHANNELS, c8, 3, 1, 1)
         self.prompt_16 = nn.Conv2d(_PROMPT_CHANNELS, c16, 3, 1, 1)
         self.body_64 = nn.Sequential(ConvBnRelu(c4, c4), Block(c4))
@@ -190,8 +190,10 @@ class Decoder(nn.Module):
     def _look(self, fine: Tensor, seen: list[Tensor]) -> Tensor:
         """First convolution on prompt channels and images; an image that is not there adds nothing."""
         planes = torch.cat([fine, *seen], 1)
-        weight = self.prompt_64.weight[:, : planes.shape[1]]
-        return F.conv2d(planes, weight, self.prompt_64.bias, padding=1)
+        if len(seen) == self.images:
+            found: Tensor = self.prompt_64(planes)
+            return found
+        return F.conv2d(planes, self.prompt_64.weight[:, : planes.shape[1]], self.prompt_64.bias, padding=1)
 
     def forward(
         self,
