@@ -94,7 +94,10 @@ def _export(options: argparse.Namespace) -> int:
 
     summary: dict[str, dict[str, object]] = {"protocols": {}}
     for path in options.figures:
-        summary["protocols"] |= json.loads(path.read_text(encoding="utf-8"))["protocols"]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        summary["protocols"] |= found["protocols"]
+        for table in ("box_by_modality", "box_by_size"):
+            summary[table] = found.get(table) or summary.get(table, {})
     written = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
     if options.int8:
         from export.pretrain.int8 import add_int8
