@@ -58,10 +58,7 @@ def read_samples(folder: Path, limit: int) -> list[Sample]:
     for path in _candidates(folder):
         if len(volumes) >= limit:
             break
-        try:
-            volumes.append(runtime.load(path))
-        except ImageError as error:
-            refused.append(str(error))
+        volumes += _loaded(path, refused)
     share = max(1, min(_SLICES, -(-limit // max(1, len(volumes)))))
     samples = [sample for volume in volumes for sample in _slices(volume, share)][:limit]
     if len(samples) < 2:
@@ -74,6 +71,16 @@ def read_samples(folder: Path, limit: int) -> list[Sample]:
         )
         raise ImageError(msg)
     return samples
+
+
+def _loaded(path: Path, refused: list[str]) -> list[Volume]:
+    """The volume at a path; of a folder that is no single series, those of its files."""
+    try:
+        return [runtime.load(path)]
+    except ImageError as error:
+        refused.append(str(error))
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    return [volume for file in files if file.is_file() for volume in _loaded(file, refused)]
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

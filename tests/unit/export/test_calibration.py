@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def test_images_volumes_and_the_challenges_files_become_8_bit_images_with_boxes(
         assert (sample.boxes >= 0).all()
         assert (sample.boxes[:, 2:] < (columns, rows)).all()
         assert (sample.boxes[:, :2] <= sample.boxes[:, 2:]).all()
+
+
+def test_dicom_files_series_and_mixed_folders_are_read(tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    (tmp_path / "mixed").mkdir()
+    for name in ("CT_small.dcm", "MR_small.dcm"):
+        shutil.copy(get_testdata_file(name, download=False), tmp_path / "mixed" / name)
+    samples = read_samples(tmp_path, 6)
+    assert [sample.image.shape for sample in samples] == [(128, 128), (64, 64)]
+    assert all(sample.image.dtype == np.uint8 for sample in samples)
 
 
 def test_the_same_folder_gives_the_same_samples(tmp_path: Path) -> None:
