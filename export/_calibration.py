@@ -34,6 +34,8 @@ _LEVELS = (25, 45, 65, 85)
 _SMALLEST, _LARGEST = 0.001, 0.35
 _BOXES = 3
 _HOLD_OUT = 3
+_ALONE = 4
+_CALLS = 4
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,9 @@ def prompts_of(
 ) -> dict[str, Any]:
     """Keywords of `Session.decode` for one sample: what the bundle understands, varied with the sample's number.
 
-    Boxes always, where it reads them; on every third sample clicks as well, on every third the `earlier` logits. A
-    bundle without boxes gets clicks always. BundleError where it wants vectors that images do not bring.
+    Boxes, where it reads them; on every third sample clicks as well (every second time alone, where boxes are
+    optional), on every third the `earlier` logits. A bundle without boxes gets clicks always. BundleError where it
+    wants vectors that images do not bring.
     """
     prompts = manifest.prompts
     if prompts.vectors:
@@ -199,9 +202,11 @@ def prompts_of(
     given: dict[str, Any] = {}
     if prompts.modality is not None:
         given["modality"] = number % len(manifest.modalities)
-    if prompts.box is not None and prompts.reads_boxes:
+    clicks = prompts.points is not None and prompts.points.derived is None
+    alone = clicks and prompts.box is not None and prompts.box.use == "optional" and number % 6 == _ALONE
+    if prompts.reads_boxes and not alone:
         given["boxes"] = sample.boxes
-    if prompts.points is not None and prompts.points.derived is None and (number % 3 == 1 or "boxes" not in given):
+    if clicks and (number % 3 == 1 or "boxes" not in given):
         low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
         given["points"] = np.stack([(low + high) / 2, low], 1)
         given["point_labels"] = np.tile([1.0, 0.0], (len(sample.boxes), 1))
@@ -234,7 +239,7 @@ def record(session: runtime.Session, samples: list[Sample]) -> dict[str, list[di
 
     def wrapper(role: str) -> Any:
         def wrap(graph: Backend) -> Backend:
-            recorders[role] = _Recorder(graph, 2 * len(samples))
+            recorders[role] = _Recorder(graph, _CALLS * len(samples))
             return recorders[role]
 
         return wrap
@@ -249,4 +254,9 @@ def record(session: runtime.Session, samples: list[Sample]) -> dict[str, list[di
             session.decode(embedding, **plain)
         else:
             session.decode(embedding, **prompts_of(session.manifest, sample, number))
+    spec = session.manifest.prompts.mask
+    if spec is not None and spec.neighbour_flag != 1:  # what propagation gives: the same masks, otherwise flagged
+        decoder = recorders["decoder"].inputs
+        carried = [inputs for inputs in decoder if inputs["has_mask"].any()]
+        decoder += [{**inputs, "has_mask": inputs["has_mask"] * spec.neighbour_flag} for inputs in carried]
     return {role: recorder.inputs for role, recorder in recorders.items()}

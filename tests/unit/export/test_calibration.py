@@ -18,7 +18,7 @@ from tiny_bundle import tiny_bundle
 import runtime
 from export._calibration import Sample, prompts_of, read_samples, record, split, structure_boxes
 from runtime.errors import BundleError, ImageError
-from runtime.manifest import PointPrompt, load_manifest
+from runtime.manifest import BoxPrompt, PointPrompt, load_manifest
 
 
 def volume(shape: tuple[int, int, int] = (40, 50, 12)) -> Any:
@@ -124,6 +124,11 @@ def test_prompts_are_those_that_the_bundle_understands(tmp_path: Path) -> None:
     assert set(prompts_of(full, SAMPLE, 1, earlier)) == {"boxes", "points", "point_labels"}
     assert set(prompts_of(full, SAMPLE, 2, earlier)) == {"boxes", "masks"}
     assert prompts_of(full, SAMPLE, 1)["points"].tolist() == [[[11, 17], [2, 4]], [[7, 7], [5, 5]]]
+    optional = replace_prompts(full, box=BoxPrompt(use="optional"))
+    assert [set(prompts_of(optional, SAMPLE, number)) - {"point_labels"} for number in (1, 4)] == [
+        {"boxes", "points"},
+        {"points"},
+    ]
     clicks = replace_prompts(full, box=None, points=PointPrompt(), mask=None)
     assert set(prompts_of(clicks, SAMPLE, 0)) == {"points", "point_labels"}
     asks = manifest({"prompts": {"modality": "required"}, "modalities": ["CT", "MR"]})
@@ -151,5 +156,9 @@ def test_graphs_are_recorded_with_real_embeddings_and_prompts(tmp_path: Path) ->
     assert [len(recorded[role]) for role in ("encoder", "decoder")] == [3, 4], "mask prompts need an answer first"
     np.testing.assert_array_equal(recorded["decoder"][0]["levels"], embedding.tensors["levels"])
     assert [one["has_mask"].max() for one in recorded["decoder"]] == [0, 0, 0, 1]
+    flagged = tiny_bundle(tmp_path / "flagged", clicks=True, prompts={"mask": {"neighbour_flag": 2}})
+    with runtime.Session(flagged, backend="onnxruntime", cache=False) as session:
+        recorded = record(session, samples)
+    assert [one["has_mask"].max() for one in recorded["decoder"]] == [0, 0, 0, 1, 2]
     with runtime.Session(conv_bundle(tmp_path / "conv"), backend="onnxruntime", cache=False) as session:
         assert [len(inputs) for inputs in record(session, samples).values()] == [3, 3]
