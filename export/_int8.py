@@ -26,6 +26,7 @@ from runtime.manifest import GraphFiles, GraphSet, load_manifest
 __all__ = ["Int8"]
 
 _ROLES = ("encoder", "decoder")
+_DECISIVE = BACKENDS[0]
 _GROUPS = 8
 _NOT_SLOWER = 0.97
 _FASTER = 1.1
@@ -126,7 +127,10 @@ class Int8:
         return GraphSet(files.pop("encoder"), files.pop("decoder"), files)
 
     def _keep_what_pays(self) -> None:
-        """Time the graphs on both engines; where the CPU has 8-bit products, drop those that neither runs faster."""
+        """Time the graphs on both engines; where the CPU has 8-bit products, drop those that do not get faster.
+
+        The engine that ``auto`` prefers decides: both run the same files.
+        """
         models, report = self._models, self._report
         for role in [role for role, model in models.items() if not quantised_nodes(model)]:
             del models[role]
@@ -139,10 +143,10 @@ class Int8:
             ratios = {role: speed_ratio(self._folder, role, engine, self._example[role]) for role in models}
             report.speed[engine] = {role: round(ratio, 3) for role, ratio in ratios.items()}
         for role in list(models):
-            best = max(ratios[role] for ratios in report.speed.values())
-            if best < 1 and any(report.int8_unit.values()):
+            ratio = report.speed[_DECISIVE][role]
+            if ratio < 1 and report.int8_unit[_DECISIVE] is not None:
                 del models[role]
-                report.left_float[role] |= dict.fromkeys(counts[role], f"not faster in int8 here ({best:.2f} times)")
+                report.left_float[role] |= dict.fromkeys(counts[role], f"not faster in int8 here ({ratio:.2f} times)")
         if not models:
             msg = "int8: no graph is faster than in float on this CPU; int8-weights or fp16 make the bundle smaller"
             raise BundleError(msg)

@@ -182,7 +182,8 @@ def test_a_drop_that_no_choice_meets_is_an_error(tmp_path: Path, monkeypatch: py
 
 
 def test_a_graph_that_is_not_faster_stays_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_int8, "speed_ratio", lambda _, role, *__: 1.4 if role == "encoder" else 0.9)
+    ratios = {("decoder", "openvino"): 0.9, ("decoder", "onnxruntime"): 1.2}
+    monkeypatch.setattr(_int8, "speed_ratio", lambda _, role, engine, __: ratios.get((role, engine), 1.4))
     bundle = copied(tmp_path)
     report = quantize_folder(bundle, SAMPLES, QuantizeOptions(max_drop=2.0))
     manifest = open_bundle(bundle).manifest
