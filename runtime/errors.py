@@ -43,7 +43,19 @@ __all__ = [
 
 
 class LiteInferError(Exception):
-    """Root of all errors of this package; catching it catches them all."""
+    r"""Root of all errors of this package; catching it catches them all.
+
+    The text is one line: what a damaged or hostile file puts into a message cannot drive a terminal.
+
+    Examples
+    --------
+    >>> str(LiteInferError("unknown field 'a\n\x1b[2J'"))
+    "unknown field 'a\\n\\x1b[2J'"
+    """
+
+    def __str__(self) -> str:
+        """Return the message with line ends and control characters escaped."""
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in super().__str__())
 
 
 class BundleError(LiteInferError):

@@ -24,6 +24,7 @@ __all__ = ["IMAGECODECS_SYNTAXES", "JPEG_LOSSY12", "PACKAGES", "read_pixels"]
 
 JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
 IMAGECODECS_SYNTAXES = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_DICOM_ROOT = "1.2.840.10008."
 _RLE = "1.2.840.10008.1.2.5"
 PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",
@@ -203,7 +204,8 @@ def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: s
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import iter_pixels
 
-    with foreign(path, f"a DICOM file of a known transfer syntax (it says {syntax})"):
+    said = f" (it says {syntax})" if syntax.startswith(_DICOM_ROOT) else ""  # others may be anybody's
+    with foreign(path, f"a DICOM file of a known transfer syntax{said}"):
         available = get_decoder(syntax).is_available
     if not available:
         need = PACKAGES.get(syntax, "another program that converts it")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pytest
 from bundle_factory import manifest_data
 from fuzz_length import FUZZ_TIMES
 from hypothesis import given, settings
@@ -64,9 +65,14 @@ def mutated(draw: st.DrawFn) -> str:
 
 
 def check(text: bytes | str) -> None:
+    manifest, message = None, ""
     try:
         manifest = parse_manifest(text)
-    except BundleError:
+    except BundleError as error:
+        message = str(error)
+    assert message.isprintable()
+    if manifest is None:
+        assert message
         return
     assert isinstance(manifest, Manifest)
     for path in manifest.files:
@@ -79,6 +85,12 @@ def check(text: bytes | str) -> None:
 @given(mutated())
 def test_mutated_manifests_raise_only_bundle_errors(text: str) -> None:
     check(text)
+
+
+def test_control_characters_of_a_manifest_do_not_reach_the_terminal() -> None:
+    data = manifest_data() | {"o\n\x1b[2J": 1}
+    with pytest.raises(BundleError, match=r"unknown field `o\\n\\x1b\[2J`"):
+        parse_manifest(json.dumps(data))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
