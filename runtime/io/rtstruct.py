@@ -78,9 +78,9 @@ def _write(
 
 def _planes(path: Path, source: SourceSeries) -> list[Frame]:
     """Where each slice lies, as its own header says it."""
-    used = sorted({file for file, _ in source.frames})
-    with quiet():
-        found = {file: list(frames_of(path, source.headers[file], file)) for file in used}
+    found = {
+        file: list(frames_of(path, source.headers[file], file)) for file in sorted({file for file, _ in source.frames})
+    }
     planes = [found[file][frame] for file, frame in source.frames]
     if any(plane.position is None or plane.orientation is None or plane.spacing is None for plane in planes):
         msg = f"{path}: {_WHAT} needs position and pixel spacing of every slice; write .nii.gz or .seg.nrrd instead"
