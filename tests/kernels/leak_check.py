@@ -34,6 +34,7 @@ KERNELS: dict[str, Callable[[], Any]] = {
     "resize_logits": lambda: native.resize_logits(LOGITS, SIZE),
     "logits_to_masks": lambda: native.logits_to_masks(LOGITS, (4, 3), SIZE, 0.0, True),
     "mask_box": lambda: native.mask_box(MASK),
+    "int8_units": native.int8_units,
     "a wrong dtype": lambda: native.resize_uint8(IMAGE, SIZE, "linear"),
     "a wrong size": lambda: native.resize_uint8(LEVELS, (0, -1), "area"),
     "an unknown method": lambda: native.resize_uint8(LEVELS, SIZE, "sinc"),

@@ -114,7 +114,7 @@ def test_an_engine_that_does_not_load_is_a_problem_and_the_rest_is_still_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> frozenset[str]:
-        raise BackendUnavailable("backend openvino does not load\n(no library)")
+        raise BackendUnavailable("backend openvino does not load (no library)")
 
     monkeypatch.setattr(ov, "capabilities", broken)
     monkeypatch.setattr(_doctor, "installed_backends", lambda: ("openvino", "onnxruntime"))
