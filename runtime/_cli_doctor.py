@@ -43,7 +43,10 @@ def _software(found: dict[str, Any]) -> Iterator[str]:
         elif not one["precisions"]:
             yield f"backend     {one['name']} {one['version']}: does not work"
         else:
-            yield f"backend     {one['name']} {one['version']}: {', '.join(one['precisions'])}; auto is {one['auto']}"
+            slow = {"bf16": "" if one["native_bf16"] else " (emulated, slow)"}
+            able = ", ".join(f"{precision}{slow.get(precision, '')}" for precision in one["precisions"])
+            unit = "" if one["int8_unit"] is None else f" ({one['int8_unit']})"
+            yield f"backend     {one['name']} {one['version']}: {able}{unit}; auto is {one['auto']}"
     versions = found["packages"].items()
     yield f"packages    {', '.join(f'{name} {version}' for name, version in versions if version is not None)}"
     absent = [name for name, version in versions if version is None]

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import runtime
-from runtime.backends import BACKENDS, default_threads, installed_backends
+from runtime.backends import BACKENDS, default_threads, installed_backends, resolve_precision
 from runtime.backends.graph_cache import LIMIT_BYTES, compiled_graphs
-from runtime.bundle import open_bundle, search_folders
+from runtime.backends.units import int8_unit
+from runtime.bundle import Bundle, open_bundle, search_folders
 from runtime.cache import EmbeddingCache
 from runtime.directories import cache_directory
 from runtime.errors import BackendError, BundleError, LiteInferError
@@ -47,13 +48,14 @@ def diagnosis() -> dict[str, Any]:
         JSON data, laid out as in ``docs/json-summary.md``; ``problems`` says in words what will not work.
     """
     problems: list[str] = []
+    bundle = _opened_bundle(problems)
     findings = {
         "doctor_version": DOCTOR_VERSION,
         "lite_infer": runtime.__version__,
         **_machine(),
         "extension": _extension(problems),
-        "default_bundle": _default_bundle(problems),
-        "backends": [_backend(name, problems) for name in BACKENDS],
+        "default_bundle": _default_bundle(bundle, problems),
+        "backends": [_backend(name, bundle, problems) for name in BACKENDS],
         "decoders": _decoders(),
         "cache": _cache(problems),
         "models": _models(problems),
@@ -123,49 +125,65 @@ def _extension(problems: list[str]) -> bool:
     return True
 
 
-def _default_bundle(problems: list[str]) -> dict[str, Any]:
-    """Name and version of the bundle that ships with lite-infer, all its files verified."""
-    name, intact = None, False
+def _opened_bundle(problems: list[str]) -> Bundle | None:
+    """The bundle that ships with lite-infer."""
     try:
-        bundle = open_bundle()
-        name = f"{bundle.manifest.name} {bundle.manifest.version}"
-        for relative in bundle.manifest.files:
-            bundle.path(relative)
-        intact = True
+        return open_bundle()
     except BundleError as error:
         problems.append(str(error))
-    return {"name": name, "intact": intact}
+        return None
 
 
-def _backend(name: str, problems: list[str]) -> dict[str, Any]:
-    installed = name in installed_backends()
-    found: dict[str, Any] = {"name": name, "version": _version(name), "precisions": [], "auto": None}
-    if not installed:
-        if not installed_backends():
+def _default_bundle(bundle: Bundle | None, problems: list[str]) -> dict[str, Any]:
+    """Its name and version, and whether all its files are as the manifest says."""
+    if bundle is None:
+        return {"name": None, "intact": False}
+    intact = True
+    try:
+        for relative in bundle.manifest.files:
+            bundle.path(relative)
+    except BundleError as error:
+        problems.append(str(error))
+        intact = False
+    return {"name": f"{bundle.manifest.name} {bundle.manifest.version}", "intact": intact}
+
+
+def _backend(name: str, bundle: Bundle | None, problems: list[str]) -> dict[str, Any]:
+    installed = installed_backends()
+    found: dict[str, Any] = {
+        "name": name,
+        "version": _version(name),
+        "precisions": [],
+        "native_bf16": False,
+        "int8_unit": None,
+        "auto": None,
+    }
+    if name not in installed:
+        if not installed:
             problems.append(f"backend {name} is not installed; install it with 'pip install {name}'")
         return found
     try:
-        found["precisions"], found["auto"] = _precisions(name)
-    except BackendError as error:
+        found["precisions"], found["native_bf16"] = _precisions(name)
+        if bundle is not None:
+            found["int8_unit"] = int8_unit(name)
+            found["auto"] = resolve_precision("auto", name, bundle)
+    except (BackendError, BundleError) as error:
         problems.append(str(error))
     return found
 
 
-def _precisions(name: str) -> tuple[list[str], str]:
-    """Precisions that an engine has on this CPU, and the one that ``auto`` takes."""
+def _precisions(name: str) -> tuple[list[str], bool]:
+    """Precisions that an engine has on this CPU, and whether bfloat16 is fast."""
     if name == "onnxruntime":
         from runtime.backends import ort
 
         ort.check_loads()
-        return ["fp32", "int8"], "fp32"
+        return ["fp32", "int8"], False
     from runtime.backends import ov
 
     able = ov.capabilities()
-    native = ov.has_native_bf16()
     known = {"fp32": True, "bf16": "BF16" in able, "fp16": "FP16" in able, "int8": True}
-    emulated = "bf16 (emulated, slow)"
-    named = [emulated if precision == "bf16" and not native else precision for precision in known if known[precision]]
-    return named, "bf16" if native else "fp32"
+    return [precision for precision, has in known.items() if has], ov.has_native_bf16()
 
 
 def _decoders() -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def test_everything_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["default_bundle"]["intact"] is True
     assert {one["name"] for one in found["backends"]} == {"openvino", "onnxruntime"}
     for one in found["backends"]:
-        assert one["version"] is None or ("fp32" in one["precisions"] and one["auto"] in ("fp32", "bf16"))
+        assert one["version"] is None or ("fp32" in one["precisions"] and one["auto"] in ("fp32", "bf16", "int8"))
     readable = {one["name"]: one["readable"] for one in found["decoders"]}
     assert len(readable) >= 16
     assert readable["Explicit VR Little Endian"]
