@@ -133,7 +133,7 @@ def _prompt_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--z-range", metavar="FIRST,LAST", help="slices of the object, both included")
     group.add_argument("--world", action="store_true", help="boxes are in RAS millimetres, axial by default")
     group.add_argument("--mode", choices=("chain", "published"), default="chain", help="propagation")
-    group.add_argument("--modality", metavar="NAME", help="what the image shows, for bundles that ask; or its index")
+    group.add_argument("--modality", metavar="NAME", help="what the image shows, for bundles and sets that ask")
     group.add_argument("--extra", type=Path, metavar="NPZ", help="further arrays by name, for bundles that take them")
 
 

@@ -301,7 +301,7 @@ class Session:
         window : str or tuple of 2 float, optional
             Intensity window: preset name, ``"LEVEL,WIDTH"`` or (level, width).
         modality : str or int, optional
-            What the image shows, for bundles that ask; as `decode` takes it.
+            What the image shows, for bundles that ask, as `decode` takes it; or a set's, else the DICOM file says it.
         extra : mapping of str to array-like, optional
             As `decode` takes it, with a row for each object in the order of their labels, or one row for all; the same
             on every slice.
