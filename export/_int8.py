@@ -16,7 +16,7 @@ from export._bundle_copy import Graphs, graphs_of, rewrite_manifest
 from export._calibration import Sample, record, split
 from export._mask_drop import POINTS, Masks, masks_of, mean_dice, speed_ratio
 from export._onnx_weights import store_half, widen
-from export._qdq import name_nodes, quantise_graph, quantised_nodes, restore_float, worth_quantising
+from export._qdq import name_nodes, products, quantise_graph, quantised_nodes, restore_float, worth_quantising
 from export._quantize_report import QuantizeOptions, Report
 from runtime.backends import BACKENDS
 from runtime.backends.units import int8_unit
@@ -28,6 +28,7 @@ __all__ = ["Int8"]
 _ROLES = ("encoder", "decoder")
 _DECISIVE = BACKENDS[0]
 _GROUPS = 8
+_TRIES = 12
 _NOT_SLOWER = 0.97
 _FASTER = 1.1
 _TRANSFORMER = {"Softmax", "LayerNormalization"}
@@ -77,7 +78,8 @@ class Int8:
     def _restore_until_close(self) -> None:
         """Put layers back to float, first the groups whose return brings the masks closest, until all are close.
 
-        The groups are ranked once, each alone; how many of them must go is then found by halving.
+        The groups are ranked once, each alone; how many of them must go is then found by halving, and which of their
+        layers need not go by trying.
         """
         limit = self._options.max_drop
         drop = self._drop(self._models)
@@ -98,10 +100,21 @@ class Int8:
                 f"({drop:.2f} with all of them); allow more with --max-drop, or choose int8-weights or fp16"
             )
             raise BundleError(msg)
-        self._models = self._restored(ranked[:low])
-        for role, group in ranked[:low]:
-            self._report.left_float[role] |= dict.fromkeys(group, "cost too much accuracy")
-        self._options.report(f"put {sum(len(group) for _, group in ranked[:low])} layers back to float")
+        needed = self._without_needless([(role, name) for role, group in ranked[:low] for name in group])
+        self._models = self._restored([(role, [name]) for role, name in needed])
+        for role, name in needed:
+            self._report.left_float[role][name] = "cost too much accuracy"
+        self._options.report(f"put {len(needed)} layers back to float")
+
+    def _without_needless(self, layers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the layers that must stay float: the others, tried from the largest on, stay in INT8 after all."""
+        sizes = {role: products(model) for role, model in self._originals.items()}
+        needed = list(layers)
+        for layer in sorted(layers, key=lambda one: -sizes[one[0]][one[1]])[:_TRIES]:
+            fewer = [one for one in needed if one != layer]
+            if self._drop(self._restored([(role, [name]) for role, name in fewer])) <= self._options.max_drop:
+                needed = fewer
+        return needed
 
     def _restored(self, groups: Sequence[tuple[str, Sequence[str]]]) -> dict[str, Any]:
         names = {role: [name for one, group in groups if one == role for name in group] for role in self._models}

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from export._onnx_weights import float_weights, weight_input
 from runtime.backends.ort import check_loads
 
-__all__ = ["name_nodes", "quantise_graph", "quantised_nodes", "restore_float", "without_reports", "worth_quantising"]
+__all__ = [
+    "name_nodes",
+    "products",
+    "quantise_graph",
+    "quantised_nodes",
+    "restore_float",
+    "without_reports",
+    "worth_quantising",
+]
 
 _POSITION = ("Sin", "Cos")
 _ELEMENTWISE = ("Add", "Mul", "Sub", "Div", "Concat", "Reshape", "Transpose", "Unsqueeze", "Cast", "Identity", "Gather")
@@ -37,6 +45,13 @@ def name_nodes(model: Any) -> None:
         if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{number}_of_{node.output[0]}"
         taken.add(node.name)
+
+
+def products(model: Any) -> dict[str, int]:
+    """Operators that multiply by weights, with the number of these."""
+    weights = float_weights(model)
+    weighted = {node.name: weight_input(node, weights) for node in model.graph.node}
+    return {name: weights[weight].size for name, weight in weighted.items() if weight is not None}
 
 
 def worth_quantising(model: Any, *, head: bool, keep_float: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:

@@ -175,6 +175,21 @@ def test_layers_go_back_to_float_until_the_masks_are_close(tmp_path: Path, monke
     assert "neck.weight" in weights
 
 
+def test_layers_that_need_not_go_back_stay_in_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of three, of which one layer is to blame: only that one goes back."""
+    monkeypatch.setattr(_int8, "_GROUPS", 1)
+    blamed: list[str] = []
+
+    def drop(self: Any, models: Any) -> float:
+        blamed[:] = blamed or quantised_nodes(models["encoder"])[1:2]
+        return 3.0 if blamed[0] in quantised_nodes(models["encoder"]) else 0.2
+
+    monkeypatch.setattr(_int8.Int8, "_drop", drop)
+    report = quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions(max_drop=2.0))
+    assert report.left_float["encoder"] == {blamed[0]: "cost too much accuracy"}
+    assert report.quantised == {"encoder": 2, "decoder": 2}
+
+
 def test_a_drop_that_no_choice_meets_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_int8.Int8, "_drop", lambda *_: 7.0)
     with pytest.raises(BundleError, match=r"every choice of layers costs more than 0.5 Dice points .*\(7.00 with all"):
