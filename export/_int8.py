@@ -20,6 +20,7 @@ from export._qdq import name_nodes, products, quantise_graph, quantised_nodes, r
 from export._quantize_report import QuantizeOptions, Report
 from runtime.backends import BACKENDS
 from runtime.backends.units import int8_unit
+from runtime.cache import EmbeddingCache
 from runtime.errors import BundleError
 from runtime.manifest import GraphFiles, GraphSet, load_manifest
 
@@ -46,6 +47,7 @@ class Int8:
         self._files = graphs_of(self._manifest.graphs["float"])
         self._originals: dict[str, Any] = {}
         self._models: dict[str, Any] = {}
+        self._cache = EmbeddingCache(disk_bytes=0)
         self._example: dict[str, Mapping[str, Any]] = {}
 
     def make(self) -> GraphSet:
@@ -126,7 +128,7 @@ class Int8:
     def _drop(self, models: Mapping[str, Any]) -> float:
         """Dice points between the masks of candidate graphs and those of float32."""
         self._write(models)
-        found = masks_of(self._folder, self._held, precision="int8", reference=self._reference)
+        found = masks_of(self._folder, self._held, precision="int8", reference=self._reference, cache=self._cache)
         return (1 - mean_dice(found, self._reference)) * POINTS
 
     def _write(self, models: Mapping[str, Any]) -> None:

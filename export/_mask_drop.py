@@ -18,6 +18,7 @@ import runtime
 from export._calibration import Sample, prompts_of
 from runtime.backends import BackendOptions, default_threads, open_backend
 from runtime.bundle import open_bundle
+from runtime.cache import EmbeddingCache
 from runtime.errors import BundleError
 
 __all__ = ["POINTS", "Masks", "masks_of", "mean_dice", "speed_ratio"]
@@ -44,14 +45,17 @@ def masks_of(
     precision: str,
     backend: str = "onnxruntime",
     reference: Masks | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Masks:
     """Answer the prompts of the samples with a bundle.
 
-    Mask prompts are the `reference`'s logits, so that all get the same; without one, the bundle's own. ONNX Runtime
-    leaves no compiled graphs of candidates in the user's cache.
+    Mask prompts are the `reference`'s logits, so that all get the same; without one, the bundle's own. A `cache` keeps
+    embeddings for the next candidate with the same encoder. ONNX Runtime leaves no compiled graphs of candidates in the
+    user's cache.
     """
     masks, logits = [], []
-    with runtime.Session(folder, backend=backend, precision=precision, cache=False) as session:
+    kept = False if cache is None else cache
+    with runtime.Session(folder, backend=backend, precision=precision, cache=kept) as session:
         for number, sample in enumerate(samples):
             embedding = session.encode(sample.image)
             plain = session.decode(embedding, **prompts_of(session.manifest, sample, 0))
