@@ -77,15 +77,14 @@ def _rle() -> bytes:
     return stream.getvalue()
 
 
-def jpeg2000_slice(codestream: bytes) -> bytes:
-    """A CT slice whose one frame, said to be JPEG 2000, holds these bytes."""
+def encoded_slice(frame: bytes, syntax: str, **attributes: Any) -> bytes:
+    """A CT slice whose one frame holds these bytes, said to be encoded in a transfer syntax."""
     from pydicom import dcmread
     from pydicom.encaps import encapsulate
-    from pydicom.uid import JPEG2000Lossless
 
-    data = dcmread(io.BytesIO(dicom_slice()))
-    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    data.PixelData = encapsulate([codestream])
+    data = dcmread(io.BytesIO(dicom_slice(**attributes)))
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = encapsulate([frame])
     data["PixelData"].VR = "OB"
     data["PixelData"].is_undefined_length = True
     stream = io.BytesIO()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -15,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
+from runtime.io._codestream import check_frame
 from runtime.io._dicom_files import DicomFile, archive_of
 from runtime.io._dicom_header import Frame, read_dataset
 from runtime.io._quiet import quiet
-from runtime.io._reading import foreign
+from runtime.io._reading import foreign, named
 
 __all__ = ["IMAGECODECS_SYNTAXES", "JPEG_LOSSY12", "PACKAGES", "read_pixels"]
 
 JPEG_LOSSY12 = "1.2.840.10008.1.2.4.51"
 IMAGECODECS_SYNTAXES = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _DICOM_ROOT = "1.2.840.10008."
+_MOST_BITS = 64
 _RLE = "1.2.840.10008.1.2.5"
 PACKAGES = {
     "1.2.840.10008.1.2.4.50": "pillow",
@@ -37,7 +40,6 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
 }
-_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 _WANTED = "a DICOM file with complete pixel data"
 
 
@@ -88,12 +90,13 @@ def _read_file(
     """Decode some frames of one file into their slices; slice and window, in rescaled values, of each."""
     windows: list[tuple[int, tuple[float, float] | None]] = []
     indices = sorted(by_index)
-    for index, pixels in zip(indices, _decoded(path, dataset, indices), strict=True):
+    stored = _Stored.of(path, dataset)
+    for index, pixels in zip(indices, _decoded(path, dataset, stored, indices), strict=True):
         frame = frames[by_index[index][0]]
         if pixels.shape[:2] != frame.size[:2]:
             msg = f"{path}: decodes to {pixels.shape} pixels, wanted {frame.size[:2]}; the file is damaged"
             raise ImageError(msg)
-        slope, intercept, turned = _rescale(path, dataset, frame)
+        slope, intercept, turned = _rescale(path, stored, frame)
         window = frame.window if pixels.ndim == 2 else None
         if window is not None and turned is not None:
             window = (turned - window[0], window[1])
@@ -101,6 +104,38 @@ def _read_file(
             values.put(k, pixels, slope, intercept)
             windows.append((k, window))
     return windows
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the header says of the stored pixels, read at once: pydicom parses an element when it is asked for."""
+
+    syntax: str
+    bits: int
+    frames: int
+    signed: bool
+    colours: bool
+    photometric: str
+    looked_up: bool
+
+    @classmethod
+    def of(cls, path: DicomFile, dataset: Any) -> _Stored:
+        """Read a header; `ImageError` if an element of it is damaged."""
+        syntax = _transfer_syntax(path, dataset)
+        with foreign(path, _WANTED):
+            bits = int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
+            if not 1 <= bits <= _MOST_BITS:
+                msg = f"{path}: claims {bits} bits a pixel, wanted 1 to {_MOST_BITS}; the file is damaged"
+                raise ImageError(msg)
+            return cls(
+                syntax=syntax,
+                bits=bits,
+                frames=int(dataset.get("NumberOfFrames") or 1),
+                signed=dataset.get("PixelRepresentation") == 1,
+                colours=dataset.get("SamplesPerPixel") == 3,
+                photometric=str(dataset.get("PhotometricInterpretation")),
+                looked_up="ModalityLUTSequence" in dataset,
+            )
 
 
 class _Values:
@@ -157,32 +192,29 @@ class _Values:
         return np.dtype(np.float32)
 
 
-def _rescale(path: DicomFile, dataset: Any, frame: Frame) -> tuple[float, float, float | None]:
+def _rescale(path: DicomFile, stored: _Stored, frame: Frame) -> tuple[float, float, float | None]:
     """(slope, intercept, sum of the ends of the value range where bright means low, else None)."""
     slope, intercept = frame.slope, frame.intercept
-    if "ModalityLUTSequence" in dataset:
+    if stored.looked_up:
         slope, intercept = 1.0, 0.0
     if slope == 0 or not math.isfinite(slope + intercept):
         msg = f"{path}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no values; repair the header"
         raise ImageError(msg)
-    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+    if stored.photometric != "MONOCHROME1":
         return slope, intercept, None
-    bits = int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
-    ends = -1 if dataset.get("PixelRepresentation") == 1 else 2**bits - 1
+    ends = -1 if stored.signed else 2**stored.bits - 1
     return -slope, slope * ends + intercept, slope * ends + 2 * intercept
 
 
-def _decoded(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+def _decoded(path: DicomFile, dataset: Any, stored: _Stored, indices: list[int]) -> Iterator[NDArray[Any]]:
     """Stored values (rows, columns), or 8-bit RGB (rows, columns, 3), of some frames in ascending order."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         msg = f"{path}: has no pixel data; check that the file is complete"
         raise ImageError(msg)
-    syntax = str(_transfer_syntax(path, dataset))
-    bits = int(dataset.get("BitsStored") or 8)
-    if syntax in IMAGECODECS_SYNTAXES or (syntax == JPEG_LOSSY12 and bits > 8):
-        source = _jpeg_frames(path, dataset, indices)
+    if stored.syntax in IMAGECODECS_SYNTAXES or (stored.syntax == JPEG_LOSSY12 and stored.bits > 8):
+        source = _jpeg_frames(path, dataset, stored, indices)
     else:
-        source = _pydicom_frames(path, dataset, indices, syntax)
+        source = _pydicom_frames(path, dataset, stored, indices)
     for pixels in source:
         with foreign(path, _WANTED):
             values = _interpreted(dataset, pixels)
@@ -200,10 +232,11 @@ def _transfer_syntax(path: DicomFile, dataset: Any) -> str:
         return str(syntax)
 
 
-def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: str) -> Iterator[NDArray[Any]]:
+def _pydicom_frames(path: DicomFile, dataset: Any, stored: _Stored, indices: list[int]) -> Iterator[NDArray[Any]]:
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import iter_pixels
 
+    syntax = stored.syntax
     said = f" (it says {syntax})" if syntax.startswith(_DICOM_ROOT) else ""  # others may be anybody's
     with foreign(path, f"a DICOM file of a known transfer syntax{said}"):
         available = get_decoder(syntax).is_available
@@ -211,28 +244,24 @@ def _pydicom_frames(path: DicomFile, dataset: Any, indices: list[int], syntax: s
         need = PACKAGES.get(syntax, "another program that converts it")
         msg = f"{path}: its transfer syntax {syntax} needs a decoder that is not installed; install {need}"
         raise ImageError(msg)
-    with foreign(path, _WANTED):
-        _check_boxes(dataset, syntax, max(indices))
-    single = int(dataset.get("NumberOfFrames") or 1) == 1
+    with foreign(path, _WANTED), named(path):
+        _check_frames(dataset, syntax, max(indices))
     # pylibjpeg-rle is faster, but panics on damaged data with what is not even an Exception.
     plugin = "pydicom" if syntax == _RLE else ""
-    frames = iter_pixels(dataset, indices=None if single else indices, decoding_plugin=plugin)
+    frames = iter_pixels(dataset, indices=None if stored.frames == 1 else indices, decoding_plugin=plugin)
     for _ in indices:
         with foreign(path, _WANTED):
             pixels = next(frames)
         yield pixels
 
 
-def _check_boxes(dataset: Any, syntax: str, last: int) -> None:
-    """Refuse JP2 files (some programs store them in the place of their codestream) with a box that has no size.
-
-    pydicom looks for the codestream from box to box, and such a box has no end for it.
-    """
+def _check_frames(dataset: Any, syntax: str, last: int) -> None:
+    """Refuse encoded frames that claim more than the header, before pydicom lets a decoder reserve it."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels.utils import as_pixel_options
-    from pydicom.uid import JPEG2000TransferSyntaxes
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
-    if syntax not in JPEG2000TransferSyntaxes:
+    if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
         return
     options = as_pixel_options(dataset)
     offsets = options.get("extended_offsets")
@@ -240,16 +269,10 @@ def _check_boxes(dataset: Any, syntax: str, last: int) -> None:
         offsets = None
     frames = generate_frames(dataset.PixelData, number_of_frames=options["number_of_frames"], extended_offsets=offsets)
     for frame in islice(frames, last + 1):
-        place = len(_JP2_SIGNATURE) + 4 if frame.startswith(_JP2_SIGNATURE) else len(frame)
-        while place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
-            length = int.from_bytes(frame[place : place + 4], "big")
-            if length < 8:
-                msg = f"a box of {length} bytes"
-                raise ValueError(msg)
-            place += length
+        check_frame(frame, dataset.Rows, dataset.Columns)
 
 
-def _jpeg_frames(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[NDArray[Any]]:
+def _jpeg_frames(path: DicomFile, dataset: Any, stored: _Stored, indices: list[int]) -> Iterator[NDArray[Any]]:
     """Lossless and 12-bit JPEG, which need imagecodecs (libjpeg-turbo); pydicom has no permissive plugin."""
     try:
         jpeg_decode: Any = importlib.import_module("imagecodecs").jpeg_decode
@@ -258,16 +281,17 @@ def _jpeg_frames(path: DicomFile, dataset: Any, indices: list[int]) -> Iterator[
         raise ImageError(msg) from error
     from pydicom.encaps import generate_frames
 
-    count = int(dataset.get("NumberOfFrames") or 1)
-    space = "YCBCR" if str(dataset.PhotometricInterpretation).startswith("YBR") else "RGB"
-    colours = {"colorspace": space, "outcolorspace": "RGB"} if dataset.get("SamplesPerPixel") == 3 else {}
-    encoded = enumerate(generate_frames(dataset.PixelData, number_of_frames=count))
+    space = "YCBCR" if stored.photometric.startswith("YBR") else "RGB"
+    colours = {"colorspace": space, "outcolorspace": "RGB"} if stored.colours else {}
+    with foreign(path, _WANTED):
+        encoded = enumerate(generate_frames(dataset.PixelData, number_of_frames=stored.frames))
     for wanted in indices:
-        with foreign(path, _WANTED):
+        with foreign(path, _WANTED), named(path):
             data = next(frame for index, frame in encoded if index == wanted)
+            check_frame(data, dataset.Rows, dataset.Columns)
             pixels: NDArray[Any] = jpeg_decode(data, **colours)
-            if dataset.PixelRepresentation == 1 and not colours:
-                unused = 8 * pixels.dtype.itemsize - int(dataset.BitsStored)
+            if stored.signed and not colours:
+                unused = 8 * pixels.dtype.itemsize - stored.bits
                 signed = np.left_shift(pixels, unused).view(pixels.dtype.str.replace("u", "i"))
                 pixels = np.right_shift(signed, unused)  # spreads the sign
         yield pixels

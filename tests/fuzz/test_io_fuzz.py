@@ -10,11 +10,11 @@ from pathlib import Path
 import nibabel
 import pytest
 from fuzz_length import FUZZ_TIMES
-from fuzz_seeds import NAMES, dicom_slice, jpeg2000_slice, seed
+from fuzz_seeds import NAMES, dicom_slice, encoded_slice, seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import LiteInferError
+from runtime.errors import ImageError, LiteInferError
 from runtime.io import load
 
 MAX_SECONDS = 10.0
@@ -79,10 +79,77 @@ def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, 
     _survives(name, _mutated(seed(name), edits))
 
 
+J2K, J2K_LOSSY, JPEG_LS, JPEG, JPEG_LOSSLESS, JPEG_12 = (
+    f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 80, 50, 70, 51)
+)
+
+
+def _refused(raw: bytes, text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.dcm"
+        path.write_bytes(raw)
+        with pytest.raises(ImageError, match=text) as caught:
+            load(path)
+    assert str(caught.value).count("x.dcm") == 1
+
+
 @pytest.mark.parametrize("length", [0, 1, 7])
 def test_a_box_without_size_in_jpeg_2000_is_no_endless_loop(length: int) -> None:
     signature = b"\0\0\0\x0cjP  \r\n\x87\n"
-    _survives("x.dcm", jpeg2000_slice(signature + length.to_bytes(4, "big") + b"ftyp" + bytes(24)))
+    frame = signature + length.to_bytes(4, "big") + b"ftyp" + bytes(24)
+    _refused(encoded_slice(frame, J2K), "does not say how large it is")
+
+
+def _jpeg(marker: int, rows: int, columns: int, components: int = 1, bits: int = 8) -> bytes:
+    size = rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+    table = b"\xff\xe0\0\x10JFIF\0\1\2\0\0\1\0\1\0\0\xff"  # a segment and a fill byte come first
+    return b"\xff\xd8" + table + bytes([0xFF, marker, 0, 11, bits]) + size + bytes([components, 1, 0x11, 0]) + bytes(40)
+
+
+def _j2k(rows: int, columns: int, components: int = 1) -> bytes:
+    words = (columns, rows, 0, 0, columns, rows, 0, 0)
+    numbers = b"".join(word.to_bytes(4, "big") for word in words) + components.to_bytes(2, "big")
+    return b"\xff\x4f\xff\x51\0\x29\0\0" + numbers + b"\7\1\1" + bytes(40)
+
+
+BOMBS = [
+    *((_j2k(60_000, 60_000), syntax) for syntax in (J2K, J2K_LOSSY)),
+    (_j2k(12, 10, 16_384), J2K),
+    (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftyp" + bytes(12) + b"\0\0\0\0jp2c" + _j2k(60_000, 60_000), J2K),
+    (_jpeg(0xF7, 60_000, 60_000), JPEG_LS),
+    (_jpeg(0xC0, 60_000, 60_000), JPEG),
+    (_jpeg(0xC3, 60_000, 60_000), JPEG_LOSSLESS),
+    (_jpeg(0xC3, 12, 0), JPEG_LOSSLESS),
+    (_jpeg(0xC1, 60_000, 60_000, bits=12), JPEG_12),
+]
+
+
+@pytest.mark.parametrize(("frame", "syntax"), BOMBS, ids=range(len(BOMBS)))
+def test_an_encoded_frame_that_claims_more_than_its_header_is_refused_before_it_is_decoded(
+    frame: bytes, syntax: str
+) -> None:
+    pytest.importorskip("imagecodecs")
+    raw = encoded_slice(frame, syntax)
+    _refused(raw, r"an encoded frame claims \d+ x \d+ pixels of \d+ components, the header 10 x 12")
+    _survives("x.dcm", raw)
+
+
+def test_an_element_of_unknown_kind_is_damage() -> None:
+    raw = dicom_slice()
+    place = raw.index(b"\x28\0\x01\x01US")  # BitsStored
+    _refused(raw[: place + 4] + b"UW" + raw[place + 6 :], "is not a DICOM file with complete pixel data")
+
+
+def test_pixels_that_are_no_jpeg_in_a_jpeg_file_are_damage() -> None:
+    pytest.importorskip("imagecodecs")
+    data = encoded_slice(bytes(8), JPEG_LOSSLESS).replace(b"\xe0\x7f\x10\0OB", b"\xe0\x7f\x08\0OF")
+    _refused(data, "is not a DICOM file")
+
+
+def test_more_bits_than_numbers_have_are_damage() -> None:
+    pytest.importorskip("imagecodecs")
+    raw = encoded_slice(_jpeg(0xC3, 12, 10), JPEG_LOSSLESS, BitsStored=65535, PhotometricInterpretation="MONOCHROME1")
+    _refused(raw, "claims 65535 bits a pixel")
 
 
 @pytest.mark.parametrize("name", NAMES)
