@@ -156,7 +156,11 @@ def _run(rank: int, config: TrainConfig, output: Path, start: Path | None, meeti
     numbers = example_numbers(config, rank, run.step)
     examples: Any = Examples(config)  # map-style, but endless: it has no length
     batches: DataLoader[Any] = DataLoader(
-        examples, batch_sampler=numbers, collate_fn=collate, num_workers=config.workers
+        examples,
+        batch_sampler=numbers,
+        collate_fn=collate,
+        num_workers=config.workers,
+        multiprocessing_context="spawn" if config.workers else None,  # a fork may inherit a held lock of OpenMP's
     )
     progress = _Progress(config, output)
     saved = time.monotonic()

@@ -21,6 +21,7 @@ _TINY = TrainConfig(
     batch=2,
     prompts=2,
     processes=1,
+    workers=0,
     warmup_steps=1,
     log_steps=2,
     refine_share=0.7,
@@ -118,7 +119,8 @@ def test_one_command_trains_both_stages_and_writes_the_bundle(
 ) -> None:
     from export.pretrain import __main__ as command
 
-    small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "warmup_steps": 1, "bfloat16": False}
+    small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "workers": 0, "warmup_steps": 1}
+    small["bfloat16"] = False
     second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3, "freeze_encoder": True}
     for name, settings in (("default", small), ("rollout", second)):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
