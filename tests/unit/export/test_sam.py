@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from tiny_family import GRID, SIDE, WIDTH, random_model  # noqa: E402
 
-from export.families._sam import Attention, BoxDecoder, LayerNorm2d, PromptEncoder  # noqa: E402
+from export.families._sam import Attention, BoxDecoder, LayerNorm2d, PromptEncoder, paint, upscaled  # noqa: E402
 
 
 def textbook(attention: Attention, query, key, value):
@@ -54,7 +54,8 @@ def test_painting_a_mask_equals_the_transposed_convolutions_of_the_checkpoint() 
     pixels, weights = torch.randn(2, GRID[0] * GRID[1], WIDTH), torch.randn(2, WIDTH // 8)
     maps = decoder.output_upscaling(pixels.transpose(1, 2).reshape(2, WIDTH, *GRID))
     wanted = (weights[:, :, None, None] * maps).sum(1, keepdim=True)
-    torch.testing.assert_close(decoder._paint(pixels, weights, torch.Size(GRID)), wanted, atol=1e-5, rtol=1e-5)
+    found = paint(upscaled(decoder.output_upscaling, pixels), weights, torch.Size(GRID))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_layer_norm_over_the_second_and_over_the_last_axis_agree() -> None:
