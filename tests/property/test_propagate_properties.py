@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from phantoms import answer_of
 from published import manifest
 
 from runtime.manifest import ChainSettings, LoopSettings
@@ -44,18 +45,7 @@ def answer(seed: int, index: int) -> Prediction:
         y0, y1 = sorted(rng.integers(0, SIZE[0], 2))
         x0, x1 = sorted(rng.integers(0, SIZE[1], 2))
         mask[y0 : y1 + 1, x0 : x1 + 1] = rng.random((y1 - y0 + 1, x1 - x0 + 1)) < 0.7
-    rows, columns = np.nonzero(mask)
-    tight = [columns.min(), rows.min(), columns.max(), rows.max()] if rows.size else [-1] * 4
-    score = np.array([rng.choice([np.nan, rng.random()])], np.float32)
-    return Prediction(
-        low_res_logits=np.zeros((1, 2, 2), np.float32),
-        masks=mask[np.newaxis],
-        scores=score,
-        candidates=mask[np.newaxis, np.newaxis],
-        candidate_scores=score[np.newaxis],
-        boxes=np.array([tight]),
-        areas=np.array([rows.size]),
-    )
+    return answer_of(mask, rng.choice([np.nan, rng.random()]))
 
 
 @st.composite

@@ -330,3 +330,15 @@ def test_settings_are_read_from_json(tmp_path: Path) -> None:
     path.write_text('{"method": "ties", "wieghts": [1]}')
     with pytest.raises(PromptError, match=r"settings\.json: not settings of a merge .*wieghts"):
         read_settings(path)
+
+
+def test_statistics_of_normalisation_go_linearly_whatever_the_method() -> None:
+    base = {"n.running_mean": torch.tensor([0.0, 2.0, -1.0]), "n.running_var": torch.tensor([1.0, 4.0, 2.0])}
+    model = {"n.running_mean": torch.tensor([1.0, 0.0, -1.5]), "n.running_var": torch.tensor([2.0, 1.0, 2.5])}
+    for settings, share in (
+        (MergeSettings(method="slerp", weights=(0.25,)), 0.25),
+        (MergeSettings(method="ties", weights=(0.5,), density=0.1, scale=0.4), 0.4),
+        (MergeSettings(method="dare", weights=(0.5,), density=0.1, scale=0.5), 0.25),
+    ):
+        for name, value in merge(base, [model], settings).items():
+            torch.testing.assert_close(value, base[name] + share * (model[name] - base[name]))
