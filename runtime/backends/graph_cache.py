@@ -174,10 +174,20 @@ def drop_damaged(folder: Path) -> int:
 
 
 def record_digests(folder: Path) -> None:
-    """Record what was compiled now, for `drop_damaged` at the next start; OSError if that fails."""
+    """Record what was compiled now, for `drop_damaged` at the next start; OSError if that fails.
+
+    Processes that start together may write one graph in turn. Each looks again after it wrote its record, so that the
+    last record is that of the last graph.
+    """
     for blob in folder.glob(f"*{_ENDING}"):
         with suppress(FileNotFoundError):  # another process drops what is not recorded yet
-            blob.with_suffix(_RECORD).write_text(sha256_of(blob), encoding="ascii")
+            digest = sha256_of(blob)
+            while True:
+                blob.with_suffix(_RECORD).write_text(digest, encoding="ascii")
+                found = sha256_of(blob)
+                if found == digest:
+                    break
+                digest = found
 
 
 def _recorded(blob: Path) -> str | None:

@@ -11,8 +11,8 @@ from engines import skip_without
 from tiny_graphs import PRODUCT, SUM
 
 from runtime import backends
-from runtime.backends import BackendOptions, open_backend
-from runtime.backends.graph_cache import clear_graphs, compiled_graphs, prune_graphs
+from runtime.backends import BackendOptions, graph_cache, open_backend
+from runtime.backends.graph_cache import clear_graphs, compiled_graphs, drop_damaged, prune_graphs, record_digests
 from runtime.bundle import open_bundle
 from runtime.errors import OutputError
 
@@ -113,3 +113,23 @@ def test_an_opened_graph_makes_room_for_itself(tmp_path: Path, monkeypatch: pyte
     assert not encoder.folder.exists(), "its recorded digest goes with it"
     assert decoder.folder.name == encoder.folder.name
     assert decoder.folder.name.endswith("-fp32")
+
+
+def test_a_graph_that_another_process_replaces_meanwhile_is_recorded_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = tmp_path / "a.blob"
+    blob.write_bytes(b"ours")
+    digest_of = graph_cache.sha256_of
+
+    def replaced_after_the_first_look(path: Path) -> str:
+        digest = digest_of(path)
+        if path.read_bytes() == b"ours":
+            path.write_bytes(b"theirs")
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_cache, "sha256_of", replaced_after_the_first_look)
+        record_digests(tmp_path)
+    assert drop_damaged(tmp_path) == 0
+    assert blob.read_bytes() == b"theirs"
