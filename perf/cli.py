@@ -15,14 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.cases import CASE_NAMES, QUICK_CASES, Case, UserFile, make_cases
+from perf.cases import CASE_NAMES, DEFAULT_CASES, QUICK_CASES, SCALING_CASES, Case, UserFile, make_cases
 from perf.machine import describe_machine
 from perf.measure import Measurer
-from perf.plan import configurations
+from perf.plan import Subject, configurations
 from perf.processes import launch
 from perf.recorder import Recorder
 from perf.records import Option, Report, encode_report
 from perf.report import Context, build_report, check_writable, write_report
+from perf.subjects import make_subjects
 from perf.suite import Outcome, Progress, deadline, run_suite
 from perf.table import format_report
 from runtime.command import CommandParser
@@ -32,7 +33,7 @@ __all__ = ["main"]
 
 _BACKENDS = ("openvino", "onnxruntime")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
-_DEFAULT_CASES = ("sample", "grey-1", "ct-1", "ct-5")
+_LIMITS = ("AVX512_CORE_VNNI", "AVX2_VNNI", "AVX2")
 _QUICK_SECONDS = 45.0
 _DESCRIPTION = "Measure how fast lite-infer is on this computer: whole processes and the stages inside them."
 _EPILOG = f"""\
@@ -85,11 +86,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     options = _parser().parse_args(argv)
     if options.quick:
         options.limit = min(options.limit or _QUICK_SECONDS, _QUICK_SECONDS)
-    options.cases = options.cases or (QUICK_CASES if options.quick else () if options.files else _DEFAULT_CASES)
+    options.cases = options.cases or (QUICK_CASES if options.quick else () if options.files else DEFAULT_CASES)
     options.precisions = options.precisions or (("auto",) if options.quick else ("auto", "fp32"))
-    unknown = sorted(set(options.cases) - set(CASE_NAMES))
+    if options.scaling:
+        options.cases = (*options.cases, *(name for name in SCALING_CASES if name not in options.cases))
+    known = (*CASE_NAMES, *SCALING_CASES)
+    unknown = sorted(set(options.cases) - set(known))
     if unknown:
-        msg = f"case {', '.join(unknown)}: wanted some of {', '.join(CASE_NAMES)}"
+        msg = f"case {', '.join(unknown)}: wanted some of {', '.join(known)}"
         raise PromptError(msg)
     return options
 
@@ -102,15 +106,26 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = parser.add_argument_group("what")
-    group.add_argument("--cases", type=_names, default=(), metavar="A,B", help=f"default: {','.join(_DEFAULT_CASES)}")
+    group.add_argument("--cases", type=_names, default=(), metavar="A,B", help=f"default: {','.join(DEFAULT_CASES)}")
     group.add_argument("--file", dest="files", action=_AddFile, default=[], metavar="F", help="your own; repeatable")
     group.add_argument("--box", action=_AddToFile, metavar="BOX", help="of the --file before it; repeatable")
     group.add_argument("--volume", action=_AddToFile, type=int, metavar="N", help="time point of the --file before it")
+    group.add_argument("--scaling", action="store_true", help=f"add {SCALING_CASES[0]} to {SCALING_CASES[-1]}")
     group = parser.add_argument_group("how")
     group.add_argument("--bundle", action="append", metavar="NAME", help="name or folder; repeatable")
+    group.add_argument("--modality", metavar="NAME", help="what the images show, for bundles that ask")
+    group.add_argument("--no-reference", dest="reference", action="store_false", help="leave the plain pipeline out")
+    group.add_argument(
+        "--plain",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run the plain pipeline on this bundle in place of the --bundle of the same place; repeatable",
+    )
     group.add_argument("--backends", type=_known(_BACKENDS), default=_BACKENDS, metavar="A,B", help="default: both")
     group.add_argument("--precisions", type=_known(_PRECISIONS), metavar="A,B", help="default: auto,fp32")
     group.add_argument("--threads", type=_counts, default=(None,), metavar="N,M", help="default: physical cores")
+    group.add_argument("--isa", type=_isa, default=(None,), metavar="A,B", help=f"native or {', '.join(_LIMITS)}")
     group.add_argument("--repeat", type=_positive, default=5, metavar="N", help="interleaved rounds (default 5)")
     group.add_argument("--limit", type=float, metavar="S", help="begin no measurement after that many seconds")
     group.add_argument("--quick", action="store_true", help="fewer cases, precision auto, less than a minute")
@@ -137,6 +152,11 @@ def _known(choices: Sequence[str]) -> Any:
     return parse
 
 
+def _isa(text: str) -> tuple[str | None, ...]:
+    names = tuple(name.upper() for name in _names(text))
+    return tuple(None if name == "NATIVE" else name for name in _known(("NATIVE", *_LIMITS))(",".join(names)))
+
+
 def _positive(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         msg = f"{text!r}: wanted a whole number from 1"
@@ -151,8 +171,9 @@ def _counts(text: str) -> tuple[int, ...]:
 def _measure(options: argparse.Namespace) -> Report:
     begun = time.monotonic()
     time_left = deadline(options.limit)
-    bundles = [_absolute(name) for name in options.bundle or [None]]
-    chosen = configurations(bundles, options.backends, options.precisions, options.threads)
+    subjects = make_subjects(options.bundle or [None], options.modality, options.plain)
+    kinds = (options.backends, options.precisions, options.threads, options.isa)
+    chosen = configurations(subjects, *kinds, reference=options.reference)
     recorder = Recorder()
     cases: list[Case] = []
     outcome = Outcome(0, "interrupted")
@@ -162,16 +183,12 @@ def _measure(options: argparse.Namespace) -> Report:
         measurer = Measurer(folder, recorder, launch)
         with contextlib.suppress(KeyboardInterrupt), _progress() as progress:
             progress("draw images", 0, 0)
-            cases = make_cases(options.cases, options.files, folder)
+            cases = make_cases(options.cases, options.files, folder, twins=options.reference)
+            chosen = [one for one in chosen if any(one.takes(case) for case in cases)]
             machine = describe_machine(measurer.capabilities())
             outcome = run_suite(measurer, chosen, cases, repeat=options.repeat, time_left=time_left, progress=progress)
-        context = Context(machine, chosen, cases, _asked(options), _private(options, bundles))
+        context = Context(machine, chosen, cases, _asked(options), _private(options, subjects))
         return build_report(recorder, context, outcome, time.monotonic() - begun)
-
-
-def _absolute(bundle: str | None) -> str | None:
-    """A folder's path holds in every working folder; a name stays a name."""
-    return str(Path(bundle).resolve()) if bundle is not None and Path(bundle).is_dir() else bundle
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Option]:
@@ -182,20 +199,24 @@ def _asked(options: argparse.Namespace) -> dict[str, Option]:
         "backends": list(options.backends),
         "precisions": list(options.precisions),
         "threads": [count for count in options.threads if count is not None],
+        "isa": [limit or "native" for limit in options.isa],
+        "modality": options.modality,
+        "reference": options.reference,
         "repeat": options.repeat,
         "limit_s": options.limit,
         "quick": options.quick,
     }
 
 
-def _private(options: argparse.Namespace, bundles: Sequence[str | None]) -> list[tuple[str, str]]:
+def _private(options: argparse.Namespace, subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Texts that must not appear in the report, and what appears instead."""
     found: list[tuple[str, str]] = []
     for number, one in enumerate(options.files, start=1):
         found += [(str(one.path.resolve()), f"file-{number}"), (one.path.name, f"file-{number}")]
-    for number, bundle in enumerate(bundles, start=1):
-        if bundle is not None and Path(bundle).is_dir():
-            found += [(bundle, f"bundle {number}"), (Path(bundle).name, f"bundle {number}")]
+    for one in subjects:
+        for folder in (one.plain, *([] if one.bundle is None else [Path(one.bundle)])):
+            if folder.is_dir():
+                found += [(str(folder), one.name), (folder.name, one.name)]
     return found
 
 

@@ -48,13 +48,12 @@ class Measurer:
     def prime(self, one: Configuration) -> None:
         """Fill the cache of compiled graphs of a configuration, unmeasured, and learn what it turns out to be."""
         try:
-            found = self._worker(one, None, self._primed(one))
+            facts = self._prepared(one) if one.is_reference else self._worker(one, None, self._primed(one))["facts"]
         except ProcessFailed as error:
             self.recorder.fail(one.name, "", str(error))
             return
-        facts = found["facts"]
         bundle = BundleFacts(facts["name"], facts["version"], facts["sha256"])
-        opened = Opened(bundle, facts["backend"], facts["precision"], facts["threads"])
+        opened = Opened(bundle, facts["backend"], facts["precision"], facts["threads"], one.isa)
         for name, other in self.recorder.opened.items():
             if other == opened and name not in self.recorder.same_as:
                 self.recorder.same_as[one.name] = name
@@ -95,25 +94,38 @@ class Measurer:
                 self.recorder.add((one.name, "", "start", name, stage), samples[0])
 
     def _processes(self, one: Configuration, case: Case) -> None:
-        """Cold; warm; and once more in the folder that the warm run stored its embeddings in."""
+        """Cold; warm; and in the folder that the warm run stored its embeddings in once more, and with another box."""
         with self._scratch() as cache:
-            self._command_line(one, case, "cold", cache)
+            self._segment(one, case, "cold", cache)
         with self._scratch(one) as cache:
-            self._command_line(one, case, "warm", cache)
-            self._command_line(one, case, "stored", cache)
+            self._segment(one, case, "warm", cache)
+            if not one.is_reference:
+                self._segment(one, case, "stored", cache)
+                self._segment(one, case.with_second_box(), "second", cache)
 
-    def _command_line(self, one: Configuration, case: Case, name: str, cache: Path) -> None:
+    def _segment(self, one: Configuration, case: Case, name: str, cache: Path) -> None:
+        """Run one whole process, check its answer, note what it cost."""
         output = cache / f"answer{case.suffix}"
-        arguments = [*case.arguments(), *one.arguments(), "--json", "--output", str(output)]
-        finished = self._python(["-c", CLI, *arguments], cache)
-        self.recorder.check_answer(one.name, case.name, output, self.folder / "answers")
+        if one.is_reference:
+            options = [*self._reference_options(one, cache), "--modality", str(one.subject.modality_index)]
+            arguments = ["-m", "perf.reference", str(case.path), str(output), *options]
+        else:
+            chosen = [*case.arguments(), *one.arguments(), "--json", "--output", str(output)]
+            arguments = ["-c", CLI, *chosen]
+        finished = self._python(arguments, cache, one)
+        self.recorder.check_answer(one.name, case.answer_name, output, self.folder / "answers")
         self.recorder.add_process((one.name, case.name, "process", name), finished)
+        if one.is_reference and name == "warm":
+            self._note_stages(one, case, json.loads(finished.stdout))
 
     def _stages(self, one: Configuration, case: Case) -> None:
         with self._scratch(one) as cache:
             output = cache / f"answer{case.suffix}"
             found = self._worker(one, case, cache, output)
-            self.recorder.check_answer(one.name, case.name, output, self.folder / "answers")
+            self.recorder.check_answer(one.name, case.answer_name, output, self.folder / "answers")
+        self._note_stages(one, case, found)
+
+    def _note_stages(self, one: Configuration, case: Case, found: dict[str, Any]) -> None:
         self.recorder.counts[one.name, case.name] = found["counts"]
         for stage, samples in found["stages"].items():
             for sample in samples:
@@ -123,26 +135,47 @@ class Measurer:
         result = self.folder / "worker.json"
         result.unlink(missing_ok=True)
         spec = {
-            "bundle": one.bundle,
+            "bundle": one.subject.bundle,
+            "modality": one.subject.modality,
             "backend": one.backend,
             "precision": one.precision,
             "threads": one.threads,
             "case": None
             if case is None
-            else {"path": str(case.path), "volume": case.volume, "boxes": case.boxes, "output": str(output)},
+            else {
+                "path": str(case.path),
+                "volume": case.volume,
+                "boxes": case.boxes,
+                "second_box": case.second_box,
+                "output": str(output),
+            },
             "repeat_seconds": self.repeat_seconds,
             "result": str(result),
         }
-        self._python(["-m", "perf.worker", json.dumps(spec)], cache)
+        self._python(["-m", "perf.worker", json.dumps(spec)], cache, one)
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
 
-    def _python(self, arguments: list[str], cache: Path) -> Finished:
+    def _prepared(self, one: Configuration) -> dict[str, Any]:
+        """Store the reference pipeline's graphs, and fill its cache of compiled ones; facts of them."""
+        primed = self._primed(one)
+        primed.mkdir(parents=True, exist_ok=True)
+        options = [*self._reference_options(one, primed), "--prepare", str(one.subject.plain)]
+        finished = self._python(["-m", "perf.reference", *options], primed, one)
+        facts: dict[str, Any] = json.loads(finished.stdout)
+        return facts
+
+    def _python(self, arguments: list[str], cache: Path, one: Configuration | None = None) -> Finished:
         """Run Python with a cache folder of its own, in an empty working folder."""
         command, variables = python_command()
+        variables |= {} if one is None else one.variables()
         here = self.folder / "here"
         here.mkdir(exist_ok=True)
         return self.launch([*command, *arguments], {**variables, "LITE_INFER_CACHE": str(cache)}, here)
+
+    def _reference_options(self, one: Configuration, cache: Path) -> list[str]:
+        graphs = self.folder / "graphs" / one.name.replace(" ", "-")
+        return ["--graphs", str(graphs), "--cache", str(cache), "--precision", one.precision]
 
     def _primed(self, one: Configuration) -> Path:
         return self.folder / "primed" / one.name.replace(" ", "-")

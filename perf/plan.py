@@ -7,37 +7,99 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
 from perf.cases import Case
 
-__all__ = ["FLOOR", "Configuration", "Task", "configurations", "rounds"]
+__all__ = ["FLOOR", "REFERENCE", "Configuration", "Subject", "Task", "configurations", "rounds"]
+
+REFERENCE = "reference"
+"""What stands where an engine is named for the reference pipeline (`perf.reference`)."""
 
 FLOOR = {
     "interpreter": "pass",
     "import": "import runtime",
-    "floor": "import numpy, openvino; openvino.Core()",
+    "floor": "import sys; sys.modules['openvino_telemetry'] = None; import numpy, openvino; openvino.Core()",
 }
-"""Processes that show what no version of lite-infer on these libraries can save: name -> Python text."""
+"""Processes that do nothing, to measure against: name -> Python text. ``openvino`` may not report its import."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A bundle to measure.
+
+    Attributes
+    ----------
+    name : str
+        Its own name, which holds no path; with a number where two bundles of one name are measured.
+    bundle : str or None
+        What lite-infer is given; None is its own default.
+    plain : Path
+        Folder of the bundle whose float graphs the reference pipeline runs.
+    modality : str or None
+        What lite-infer is told that the images show.
+    modality_index : int
+        The same for the decoder of ``plain``.
+    """
+
+    name: str
+    bundle: str | None
+    plain: Path
+    modality: str | None = None
+    modality_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One way to run lite-infer; None is the program's own default."""
+    """One way to segment: lite-infer with an engine and a precision, or the reference pipeline.
 
-    bundle: str | None
+    Attributes
+    ----------
+    subject : Subject
+        The bundle.
+    backend : str
+        An engine, or `REFERENCE`.
+    precision : str
+        As lite-infer takes it.
+    threads : int or None
+        None is the program's own default.
+    isa : str or None
+        Limit set for the engine's kernels (``ONEDNN_MAX_CPU_ISA``); None sets none.
+    name : str
+        Tells it apart from the others.
+    """
+
+    subject: Subject
     backend: str
     precision: str
     threads: int | None
     name: str
+    isa: str | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the reference pipeline."""
+        return self.backend == REFERENCE
+
+    def takes(self, case: Case) -> bool:
+        """Whether it can segment a case: the reference pipeline reads the challenge's files alone."""
+        return not self.is_reference or case.path.suffix == ".npz"
 
     def arguments(self) -> list[str]:
-        """What the command line is given."""
+        """What the command line of lite-infer is given."""
         chosen = ["--backend", self.backend, "--precision", self.precision]
-        if self.bundle is not None:
-            chosen += ["--bundle", self.bundle]
+        if self.subject.bundle is not None:
+            chosen += ["--bundle", self.subject.bundle]
+        if self.subject.modality is not None:
+            chosen += ["--modality", self.subject.modality]
         if self.threads is not None:
             chosen += ["--threads", str(self.threads)]
         return chosen
+
+    def variables(self) -> dict[str, str]:
+        """What the environment of its processes is given."""
+        return {} if self.isa is None else {"ONEDNN_MAX_CPU_ISA": self.isa}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +118,27 @@ class Task:
 
 
 def configurations(
-    bundles: Sequence[str | None], backends: Sequence[str], precisions: Sequence[str], threads: Sequence[int | None]
+    subjects: Sequence[Subject],
+    backends: Sequence[str],
+    precisions: Sequence[str],
+    threads: Sequence[int | None] = (None,),
+    limits: Sequence[str | None] = (None,),
+    *,
+    reference: bool = False,
 ) -> list[Configuration]:
-    """Every combination, with a name that tells them apart and holds no path."""
+    """Every combination, each bundle's reference first, under names that tell them apart."""
     made = []
-    for number, bundle in enumerate(bundles, start=1):
-        for backend in backends:
-            for precision in precisions:
-                for count in threads:
-                    name = f"{backend} {precision}"
-                    name += "" if len(bundles) == 1 else f" b{number}"
-                    name += "" if count is None else f" t{count}"
-                    made.append(Configuration(bundle, backend, precision, count, name))
+    for subject in subjects:
+        suffix = "" if len(subjects) == 1 else f" {subject.name}"
+        if reference:
+            for precision in ("default", "fp32"):
+                name = REFERENCE + ("" if precision == "default" else f" {precision}") + suffix
+                made.append(Configuration(subject, REFERENCE, precision, None, name))
+        for backend, limit, precision, count in product(backends, limits, precisions, threads):
+            name = f"{backend} {precision}{suffix}"
+            name += "" if count is None else f" t{count}"
+            name += "" if limit is None else f" {limit}"
+            made.append(Configuration(subject, backend, precision, count, name, limit))
     return made
 
 
@@ -85,9 +156,11 @@ def _tasks(chosen: Sequence[Configuration], cases: Sequence[Case]) -> Iterable[T
     for name in FLOOR:
         yield Task("floor", name)
     for one in chosen:
-        yield Task("start", "cold", one)
-        yield Task("start", "warm", one)
+        if not one.is_reference:
+            yield Task("start", "cold", one)
+            yield Task("start", "warm", one)
     for case in cases:
         for kind in ("processes", "stages"):
             for one in chosen:
-                yield Task(kind, configuration=one, case=case)
+                if one.takes(case) and not (one.is_reference and kind == "stages"):
+                    yield Task(kind, configuration=one, case=case)

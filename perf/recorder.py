@@ -30,6 +30,7 @@ class Opened:
     backend: str
     precision: str
     threads: int
+    isa: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

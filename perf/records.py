@@ -29,7 +29,7 @@ __all__ = [
     "encode_report",
 ]
 
-PERF_VERSION = 1
+PERF_VERSION = 2
 
 Status = Literal["ok", "partial", "failed", "not measured", "duplicate"]
 Stopped = Literal["interrupted", "time limit"]
@@ -92,15 +92,17 @@ class BundleFacts(msgspec.Struct, frozen=True):
 
 
 class ConfigurationFigures(msgspec.Struct, frozen=True):
-    """One bundle, backend, precision and number of threads."""
+    """One bundle, backend (or the reference pipeline), precision, number of threads and limit of instructions."""
 
     name: str
+    subject: str
     bundle: BundleFacts | None
     backend: str
     precision: str
     precision_used: str | None
     threads: int | None
     threads_used: int | None
+    isa: str | None
     status: Status
     error: str | None
     same_as: str | None

@@ -38,7 +38,7 @@ from runtime.errors import OutputError
 
 __all__ = ["PROCESSES", "Context", "build_report", "check_writable", "write_report"]
 
-PROCESSES = ("cold", "warm", "stored")
+PROCESSES = ("cold", "warm", "stored", "second")
 """Kinds of whole processes, in the order they are shown."""
 
 
@@ -75,16 +75,18 @@ def _configuration(recorder: Recorder, context: Context, one: Configuration) -> 
     opened = recorder.opened.get(one.name)
     error = _clean(recorder.errors.get((one.name, "")), context)
     same_as = recorder.same_as.get(one.name)
-    cases = tuple(_case(recorder, context, one, case) for case in context.cases)
+    cases = tuple(_case(recorder, context, one, case) for case in context.cases if one.takes(case))
     status: Status = "failed" if error else "duplicate" if same_as else _worst([each.status for each in cases])
     return ConfigurationFigures(
         name=one.name,
+        subject=one.subject.name,
         bundle=None if opened is None else opened.bundle,
         backend=one.backend,
         precision=one.precision,
         precision_used=None if opened is None else opened.precision,
         threads=one.threads,
         threads_used=None if opened is None else opened.threads,
+        isa=one.isa,
         status=status,
         error=error,
         same_as=same_as,
@@ -106,7 +108,8 @@ def _case(recorder: Recorder, context: Context, one: Configuration, case: Case) 
     processes = _processes(recorder, (*key, "process"))
     stages = _stages(recorder, (*key, "stage"))
     error = _clean(recorder.errors.get(key), context)
-    status: Status = "failed" if error else "ok" if len(processes) == len(PROCESSES) and stages else "partial"
+    wanted = 2 if one.is_reference else len(PROCESSES)
+    status: Status = "failed" if error else "ok" if len(processes) == wanted and stages else "partial"
     if not error and not processes and not stages:
         status = "not measured"
     return CaseFigures(
@@ -155,7 +158,9 @@ def _reference(recorder: Recorder, context: Context, one: Configuration, case: C
     for other in context.configurations:
         found = recorder.opened.get(other.name)
         answer = recorder.answers.get((other.name, case.name))
-        if found is not None and answer is not None and (found.bundle, found.precision) == (opened.bundle, "fp32"):
+        if found is None or answer is None or other.is_reference or other.isa is not None:
+            continue
+        if (found.bundle, found.precision) == (opened.bundle, "fp32"):
             return other.name, answer
     return None
 

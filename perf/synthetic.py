@@ -11,11 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CT_SHAPE", "CT_SPACING", "IMAGE_SIZE", "Drawn", "ct_volume", "grey_image"]
+__all__ = [
+    "CT_SHAPE",
+    "CT_SPACING",
+    "IMAGE_SIZE",
+    "RGB_SIZE",
+    "Drawn",
+    "ct_volume",
+    "grey_image",
+    "rgb_image",
+    "tight_boxes",
+]
 
 CT_SHAPE = (512, 512, 100)
 CT_SPACING = (0.8, 0.8, 2.5)
 IMAGE_SIZE = (512, 512)
+RGB_SIZE = (1024, 1024)
 
 _AIR, _FAT, _MUSCLE, _BONE = -1000.0, -95.0, 45.0, 420.0
 _NOISE = 12.0
@@ -28,8 +39,8 @@ class Drawn:
 
     Attributes
     ----------
-    array : ndarray of int16 or uint8, shape (I, J, K)
-        Columns first; K is 1 for an image.
+    array : ndarray of int16 or uint8, shape (I, J, K) or (I, J, 1, 3)
+        Columns first; K is 1 for an image, which may be in colour.
     truth : ndarray of uint8, shape (I, J, K)
         Labels 1..n of the objects.
     boxes : tuple of tuple of 6 int
@@ -80,7 +91,7 @@ def ct_volume(shape: tuple[int, int, int] = CT_SHAPE, *, seed: int = 20) -> Draw
             truth[:, :, k][inside] = label
         plane += _NOISE * rng.standard_normal(plane.shape, dtype=np.float32)
         array[:, :, k] = np.clip(np.rint(plane), _LOWEST, 3071)
-    return Drawn(array, truth, _tight_boxes(truth))
+    return Drawn(array, truth, tight_boxes(truth))
 
 
 def grey_image(size: tuple[int, int] = IMAGE_SIZE, *, seed: int = 21) -> Drawn:
@@ -94,7 +105,25 @@ def grey_image(size: tuple[int, int] = IMAGE_SIZE, *, seed: int = 21) -> Drawn:
     plane *= 1 + 0.25 * rng.standard_normal(plane.shape, dtype=np.float32)
     array = np.clip(np.rint(plane), 0, 255).astype(np.uint8)[:, :, np.newaxis]
     truth = inside.astype(np.uint8)[:, :, np.newaxis]
-    return Drawn(array, truth, _tight_boxes(truth))
+    return Drawn(array, truth, tight_boxes(truth))
+
+
+def rgb_image(size: tuple[int, int] = RGB_SIZE, *, seed: int = 22) -> Drawn:
+    """Draw a photograph-like colour image of one slice: 20 objects in rows of five on a noisy ground."""
+    rng = np.random.default_rng(seed)
+    columns, rows = size
+    plane = np.broadcast_to(np.array([176, 122, 104], dtype=np.float32), (columns, rows, 3)).copy()
+    truth = np.zeros((columns, rows, 1), dtype=np.uint8)
+    for label in range(1, 21):
+        row, column = divmod(label - 1, 5)
+        x, y = (column + 0.5) / 5 + rng.uniform(-0.02, 0.02), (row + 0.5) / 4 + rng.uniform(-0.02, 0.02)
+        organ = _Organ(x, y, rng.uniform(0.04, 0.07), rng.uniform(0.05, 0.08), 0.0, 1.0, 0.0)
+        inside = _cross_section(organ, (columns, rows), 0.0, rng.uniform(0, 2 * np.pi))
+        plane[inside] = rng.uniform((60, 20, 20), (120, 70, 80))
+        truth[inside, 0] = label
+    plane += _NOISE * rng.standard_normal(plane.shape, dtype=np.float32)
+    array = np.clip(np.rint(plane), 0, 255).astype(np.uint8)[:, :, np.newaxis]
+    return Drawn(array, truth, tight_boxes(truth))
 
 
 def _body(columns: int, rows: int) -> NDArray[np.float32]:
@@ -127,7 +156,7 @@ def _cross_section(organ: _Organ, size: tuple[int, int], position: float, phase:
     return np.asarray(radius < limit)
 
 
-def _tight_boxes(truth: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:
+def tight_boxes(truth: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:
     """x0, y0, z0, x1, y1, z1 of every label, in the order of labels."""
     boxes = []
     for label in range(1, int(truth.max()) + 1):

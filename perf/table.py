@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from perf.figures import ratio
 from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report, Stat
 
 __all__ = ["format_report"]
@@ -15,7 +16,8 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 _NONE = "-"
 _PROCESS_TITLES = (
-    *("whole process, s", "cold", "warm", "stored", "over floor", "CPU s", "peak MiB", "Dice fp32", "Dice truth"),
+    *("whole process, s", "cold", "warm", "stored", "second", "over floor", "of ref.", "CPU s", "of ref."),
+    *("peak MiB", "Dice fp32", "Dice truth"),
 )
 _STAGES = (
     ("read", "read_ms"),
@@ -25,6 +27,7 @@ _STAGES = (
     ("rest", "rest_ms"),
     ("propagate", "propagate_ms"),
     ("stored", "stored_propagate_ms"),
+    ("second", "second_box_ms"),
     ("write", "write_ms"),
 )
 
@@ -88,12 +91,14 @@ def _case_tables(
 ) -> Iterator[str]:
     rows = [[*_PROCESS_TITLES]]
     for one, case in found:
-        kinds = [case.processes.get(kind) for kind in ("cold", "warm", "stored")]
-        warm = kinds[1]
+        kinds = [case.processes.get(kind) for kind in ("cold", "warm", "stored", "second")]
+        warm, plain = kinds[1], _plain(found, one)
         over = _NONE if warm is None or floor is None else f"{warm.wall_s.median - floor.wall_s.median:.2f}"
         cpu = _NONE if warm is None or warm.cpu_s is None else f"{warm.cpu_s.median:.2f}"
         walls = [_NONE if kind is None else _seconds(kind.wall_s) for kind in kinds]
-        rows.append([_label(one), *walls, over, cpu, _memory(warm), *_dice(case.answer)])
+        ratios = ratio(warm, plain, "wall_s"), ratio(warm, plain, "cpu_s")
+        shown = [_NONE if value is None else f"{value:.2f}" for value in ratios]
+        rows.append([_label(one), *walls, over, shown[0], cpu, shown[1], _memory(warm), *_dice(case.answer)])
     yield from _aligned(rows)
     staged = [(one, case) for one, case in found if case.stages]
     if staged:
@@ -102,6 +107,16 @@ def _case_tables(
             counts = [f"{case.counts[name]:.0f}" for name in ("slices_encoded", "prompts_decoded")]
             rows.append([_label(one), *(_milliseconds(case.stages.get(key)) for _, key in _STAGES), *counts])
         yield from _aligned(rows)
+
+
+def _plain(
+    found: Sequence[tuple[ConfigurationFigures, CaseFigures]], one: ConfigurationFigures
+) -> ProcessFigures | None:
+    """Return the reference pipeline's warm process with the same bundle."""
+    for other, case in found:
+        if (other.backend, other.precision, other.subject) == ("reference", "default", one.subject):
+            return case.processes.get("warm")
+    return None
 
 
 def _remarks(report: Report) -> Iterator[str]:

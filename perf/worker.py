@@ -1,8 +1,9 @@
 """The stages inside one process, timed apart; run as ``python -m perf.worker SPEC`` in a fresh interpreter.
 
 Knows the public names of `runtime` and a clock; imports nothing heavy before the clock of the import runs. SPEC is
-JSON: ``bundle``, ``backend``, ``precision``, ``threads``, ``case`` (null: start only; else ``path``, ``volume``,
-``boxes``, ``output``), ``repeat_seconds`` and ``result``, the file that the figures are written to.
+JSON: ``bundle``, ``modality``, ``backend``, ``precision``, ``threads``, ``case`` (null: start only; else ``path``,
+``volume``, ``boxes``, ``second_box``, ``output``), ``repeat_seconds`` and ``result``, the file that the figures are
+written to.
 """
 
 from __future__ import annotations
@@ -88,16 +89,19 @@ def _measure_case(spec: dict[str, Any], session: runtime.Session, stages: _Stage
     case = spec["case"]
     volume = stages.time("read_ms", lambda: runtime.load(case["path"], volume=case["volume"]))
     prompts = [parse_box(text) for text in case["boxes"]] or list(volume.prompts)
-    result = stages.time("first_propagate_ms", lambda: session.segment(volume, prompts=prompts))
+    second = [parse_box(case["second_box"])]
+    told = {"modality": spec["modality"]}
+    result = stages.time("first_propagate_ms", lambda: session.segment(volume, prompts=prompts, **told))
     stages.time("write_ms", lambda: result.save(case["output"]))
     until = time.perf_counter() + spec["repeat_seconds"]
     for repeat in range(_REPEATS):
         if repeat and time.perf_counter() > until:
             break
         session.cache.clear()
-        timings = session.segment(volume, prompts=prompts).timings
+        timings = session.segment(volume, prompts=prompts, **told).timings
         _add_segment(timings, stages)
-        stages.time("stored_propagate_ms", lambda: session.segment(volume, prompts=prompts))
+        stages.time("stored_propagate_ms", lambda: session.segment(volume, prompts=prompts, **told))
+        stages.time("second_box_ms", lambda: session.segment(volume, prompts=second, **told))
     return {name: timings[name] for name in ("slices_encoded", "prompts_decoded")}
 
 

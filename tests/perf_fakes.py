@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from perf.plan import Configuration
+from perf.plan import Configuration, Subject
 from perf.processes import Finished, ProcessFailed
 from perf.records import Machine
 
 TRUTH = np.zeros((3, 5, 4), np.uint8)
 TRUTH[1:, 1:4, 1:3] = 1
+FACTS = {"name": "tiny", "version": "1", "sha256": "ab" * 32}
+SUBJECT = Subject("tiny", None, Path("tiny"))
 
 
 @dataclass
@@ -25,27 +27,41 @@ class FakeLaunch:
     label_map: np.ndarray = field(default_factory=lambda: TRUTH.copy())
     precision: str = "fp32"
     commands: list[list[str]] = field(default_factory=list)
+    variables: list[dict[str, str]] = field(default_factory=list)
     cold: list[bool] = field(default_factory=list)
     refuse: Callable[[list[str]], str | None] = lambda _command: None
 
     def __call__(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Finished:
         cache = Path(variables["LITE_INFER_CACHE"])
         self.commands.append(list(command))
+        self.variables.append(dict(variables))
         self.cold.append(not cache.is_dir() or not any(cache.iterdir()))
         message = self.refuse(list(command))
         if message is not None:
             raise ProcessFailed(message)
         cache.mkdir(parents=True, exist_ok=True)
         (cache / "graph").touch()
+        stdout = '["FP32"]\n'
         if "perf.worker" in command:
             self._worker(json.loads(command[-1]))
+        elif "perf.reference" in command:
+            stdout = self._reference(list(command))
         elif "--output" in command:
             np.savez(Path(command[command.index("--output") + 1]), segs=self.label_map)
         cost = float(len(self.commands))
-        return Finished(cost, cost / 2, 1000 * len(self.commands), '["FP32"]\n')
+        return Finished(cost, cost / 2, 1000 * len(self.commands), stdout)
+
+    def _reference(self, command: list[str]) -> str:
+        precision = "bf16" if command[command.index("--precision") + 1] == "default" else "fp32"
+        if "--prepare" in command:
+            return json.dumps(FACTS | {"backend": "reference", "precision": precision, "threads": 2})
+        np.savez(Path(command[command.index("perf.reference") + 2]), segs=self.label_map)
+        return json.dumps(
+            {"stages": {"encode_per_slice_ms": [9.0]}, "counts": {"slices_encoded": 3, "prompts_decoded": 4}}
+        )
 
     def _worker(self, spec: dict[str, Any]) -> None:
-        facts = {"name": "tiny", "version": "1", "sha256": "ab" * 32, "backend": spec["backend"]}
+        facts = FACTS | {"backend": spec["backend"]}
         facts |= {"precision": self.precision if spec["precision"] == "auto" else spec["precision"], "threads": 2}
         stages: dict[str, list[float]] = {name: [1.5] for name in ("import_ms", "open_ms", "compile_ms", "start_ms")}
         counts = {}
@@ -58,7 +74,7 @@ class FakeLaunch:
 
 
 def configuration(name: str = "openvino auto", precision: str = "auto") -> Configuration:
-    return Configuration(None, name.split()[0], precision, None, name)
+    return Configuration(SUBJECT, name.split()[0], precision, None, name)
 
 
 def machine(**changes: Any) -> Machine:

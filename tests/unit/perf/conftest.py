@@ -31,7 +31,7 @@ def tiny_case(tmp_path: Path) -> Case:
     truth = tmp_path / "truth.npz"
     np.savez(truth, segs=TRUTH)
     facts = CaseFacts("tiny", "a tiny case", (4, 5, 3), "int16", 1, ("1,1,1,2,3,2",), None, 99)
-    return Case(facts, tmp_path / "3D_tiny.npz", ("1,1,1,2,3,2",), ".npz", truth=truth)
+    return Case(facts, tmp_path / "3D_tiny.npz", ("1,1,1,2,3,2",), ".npz", truth=truth, second_box="1,1,1,2,2,2")
 
 
 @pytest.fixture(scope="session")

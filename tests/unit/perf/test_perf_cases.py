@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import runtime
-from perf import cases
+from perf import case_files, cases
 from perf.cases import UserFile, make_cases, read_label_map
 from perf.synthetic import Drawn, ct_volume, grey_image
 from runtime._cli_output import demo_command
@@ -89,7 +89,7 @@ def test_the_sample_is_what_the_demo_segments(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_images")
 def test_a_file_of_the_user_is_described_without_its_name_or_digest(tmp_path: Path) -> None:
     make_cases(["ct-1"], [], tmp_path)
-    secret = (tmp_path / "ct.nii.gz").rename(tmp_path / "Doe_Jane.nii.gz")
+    secret = (tmp_path / "ct-100.nii.gz").rename(tmp_path / "Doe_Jane.nii.gz")
     (case,) = make_cases([], [UserFile(secret, ("Jane=1,2,3,4,5,6",))], tmp_path)
     assert case.arguments() == [str(secret), "--box", "Jane=1,2,3,4,5,6"]
     assert case.facts.boxes == ("1,2,3,4,5,6",)
@@ -102,7 +102,7 @@ def test_a_missing_file_and_a_file_without_boxes_are_refused_before_anything_is_
     with pytest.raises(ImageError, match="does not exist"):
         make_cases([], [UserFile(tmp_path / "none.nii", ("1,2,3,4",))], tmp_path)
     picture = tmp_path / "picture.png"
-    cases._write_png(picture, grey_image((20, 30)).array[:, :, 0])
+    case_files.write_png(picture, grey_image((20, 30)).array[:, :, 0])
     with pytest.raises(PromptError, match="give --box after --file"):
         make_cases([], [UserFile(picture)], tmp_path)
 

@@ -40,6 +40,7 @@ def test_a_run_prints_the_table_and_writes_the_file(
     assert runtime.cli.main(ARGUMENTS) == 0
     report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [one.name for one in report.configurations] == [
+        *("reference", "reference fp32"),
         *("openvino auto", "openvino fp32", "onnxruntime auto", "onnxruntime fp32"),
     ]
     assert (report.rounds, report.stopped) == (2, None)
@@ -51,7 +52,7 @@ def test_a_run_prints_the_table_and_writes_the_file(
 
 def test_json_goes_to_standard_output_when_asked_for(faked: FakeLaunch, capsys: pytest.CaptureFixture[str]) -> None:
     assert runtime.cli.main([*ARGUMENTS, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["perf_version"] == 1
+    assert json.loads(capsys.readouterr().out)["perf_version"] == 2
 
 
 def test_ctrl_c_writes_what_was_measured_and_exits_with_130(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from perf_fakes import TRUTH, FakeLaunch, configuration
+from perf_fakes import SUBJECT, TRUTH, FakeLaunch, configuration
 
 from perf.cases import Case
 from perf.measure import Measurer
-from perf.plan import Task
+from perf.plan import REFERENCE, Configuration, Task
 
 ONE = configuration()
 
@@ -24,9 +24,9 @@ def test_cold_runs_have_an_empty_cache_warm_ones_compiled_graphs_and_stored_ones
     measurer: Measurer, fake: FakeLaunch, tiny_case: Case
 ) -> None:
     measured(measurer, Task("processes", configuration=ONE, case=tiny_case))
-    assert fake.cold == [True, True, False, False]  # prime, cold, warm, stored
+    assert fake.cold == [True, True, False, False, False]  # prime, cold, warm, stored, second
     names = [key[3] for key in measurer.recorder.samples if key[-1] == "wall_s"]
-    assert names == ["cold", "warm", "stored"]
+    assert names == ["cold", "warm", "stored", "second"]
 
 
 def test_a_cold_start_has_an_empty_cache_and_a_warm_one_has_not(measurer: Measurer, fake: FakeLaunch) -> None:
@@ -53,9 +53,9 @@ def test_what_a_process_cost_is_noted_per_kind_and_round(measurer: Measurer, tin
     task = Task("processes", configuration=ONE, case=tiny_case)
     measured(measurer, task, task)
     samples = measurer.recorder.samples
-    assert samples["openvino auto", "tiny", "process", "warm", "wall_s"] == [3.0, 6.0]
-    assert samples["openvino auto", "tiny", "process", "warm", "cpu_s"] == [1.5, 3.0]
-    assert samples["openvino auto", "tiny", "process", "warm", "peak_rss_bytes"] == [3000, 6000]
+    assert samples["openvino auto", "tiny", "process", "warm", "wall_s"] == [3.0, 7.0]
+    assert samples["openvino auto", "tiny", "process", "warm", "cpu_s"] == [1.5, 3.5]
+    assert samples["openvino auto", "tiny", "process", "warm", "peak_rss_bytes"] == [3000, 7000]
 
 
 def test_all_samples_of_the_stages_are_kept(measurer: Measurer, tiny_case: Case) -> None:
@@ -124,6 +124,41 @@ def test_a_precision_that_auto_stands_for_is_measured_once(
     started = len(fake.commands)
     measurer.run(Task("processes", configuration=same, case=tiny_case))
     assert len(fake.commands) == started
+
+
+def test_the_second_box_is_asked_for_where_the_warm_run_stored_its_embeddings(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    measured(measurer, Task("processes", configuration=ONE, case=tiny_case))
+    assert [command[command.index("--box") + 1] for command in fake.commands[1:]] == ["1,1,1,2,3,2"] * 3 + [
+        "1,1,1,2,2,2"
+    ]
+    assert set(measurer.recorder.answers) == {("openvino auto", "tiny"), ("openvino auto", "tiny second")}
+
+
+def test_the_reference_is_prepared_once_and_runs_cold_and_warm_on_its_own_file_format(
+    measurer: Measurer, fake: FakeLaunch, tiny_case: Case
+) -> None:
+    reference = Configuration(SUBJECT, REFERENCE, "default", None, "reference")
+    measurer.prime(reference)
+    measurer.run(Task("processes", configuration=reference, case=tiny_case))
+    assert [("--prepare" in command, "--box" in command) for command in fake.commands] == [(True, False)] + [
+        (False, False)
+    ] * 2
+    assert fake.cold == [True, True, False]
+    assert measurer.recorder.samples["reference", "tiny", "stage", "encode_per_slice_ms"] == [9.0]
+    assert measurer.recorder.opened["reference"].precision == "bf16"
+    assert not measurer.recorder.errors
+
+
+def test_a_limit_of_instructions_reaches_the_process_and_makes_another_configuration(
+    measurer: Measurer, fake: FakeLaunch
+) -> None:
+    limited = Configuration(SUBJECT, "openvino", "auto", None, "openvino auto AVX2", "AVX2")
+    measured(measurer)
+    measurer.prime(limited)
+    assert not measurer.recorder.same_as
+    assert [variables.get("ONEDNN_MAX_CPU_ISA") for variables in fake.variables] == [None, "AVX2"]
 
 
 def test_the_caches_of_the_user_are_never_used(

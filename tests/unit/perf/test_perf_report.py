@@ -48,7 +48,7 @@ def test_the_json_file_reads_back_as_it_was_written(report: Report, tmp_path: Pa
 
 def test_the_json_has_the_documented_layout(report: Report) -> None:
     data = json.loads(encode_report(report))
-    assert data["perf_version"] == PERF_VERSION == 1
+    assert data["perf_version"] == PERF_VERSION == 2
     assert set(data) == set(Report.__struct_fields__)
     assert set(data["floor"]) == {"interpreter", "import", "floor"}
     first = data["configurations"][0]
@@ -61,7 +61,7 @@ def test_the_json_has_the_documented_layout(report: Report) -> None:
     assert first["start"]["warm"]["start_ms"] == {"median": 1.5, "min": 1.5, "max": 1.5, "n": 2, "samples": [1.5, 1.5]}
     (case,) = first["cases"]
     assert case["status"] == "ok"
-    assert set(case["processes"]) == {"cold", "warm", "stored"}
+    assert set(case["processes"]) == {"cold", "warm", "stored", "second"}
     assert case["stages"]["encode_per_slice_ms"]["median"] == 4.0
     assert case["stages"]["encode_per_slice_ms"]["n"] == 4
     assert case["counts"] == {"slices_encoded": 3.0, "prompts_decoded": 4.0}

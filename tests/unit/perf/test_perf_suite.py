@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import pytest
-from perf_fakes import configuration
+from perf_fakes import SUBJECT, configuration
 
 from perf.cases import Case
-from perf.plan import FLOOR, Configuration, Task, configurations, rounds
+from perf.plan import FLOOR, Configuration, Subject, Task, configurations, rounds
 from perf.suite import Outcome, deadline, run_suite
 
 
@@ -83,20 +83,33 @@ def test_progress_counts_up_to_the_number_of_tasks(tiny_case: Case) -> None:
     assert told == [(done, total) for done in range(total)]
 
 
-def test_configurations_are_all_combinations_under_different_names_without_paths() -> None:
-    made = configurations(["/home/doe/bundle", None], ("openvino", "onnxruntime"), ("auto", "fp32"), (1, 2))
-    assert len({one.name for one in made}) == 16
+def test_configurations_are_all_combinations_under_different_names_each_bundle_after_its_references() -> None:
+    subjects = [Subject("one", None, Path("a")), Subject("two", "/home/doe/bundle", Path("b"))]
+    kinds = (("openvino", "onnxruntime"), ("auto", "fp32"), (1, 2), (None, "AVX2"))
+    made = configurations(subjects, *kinds, reference=True)
+    assert len({one.name for one in made}) == len(made) == 2 * (2 + 16)
     assert not any("/" in one.name for one in made)
-    assert "openvino fp32 b1 t2" in {one.name for one in made}
+    assert [one.name for one in made[:3]] == ["reference one", "reference fp32 one", "openvino auto one t1"]
+    assert "openvino fp32 two t2 AVX2" in {one.name for one in made}
 
 
 def test_defaults_are_left_to_the_program() -> None:
-    (one,) = configurations([None], ("openvino",), ("auto",), (None,))
+    (one,) = configurations([SUBJECT], ("openvino",), ("auto",))
     assert one.name == "openvino auto"
     assert one.arguments() == ["--backend", "openvino", "--precision", "auto"]
+    assert one.variables() == {}
 
 
-@pytest.mark.parametrize(("bundle", "threads"), [("lite_medsam", 3)])
-def test_a_bundle_and_a_number_of_threads_are_passed_on(bundle: str, threads: int) -> None:
-    (one,) = configurations([bundle], ("openvino",), ("auto",), (threads,))
-    assert one.arguments()[-4:] == ["--bundle", bundle, "--threads", "3"]
+def test_bundle_modality_threads_and_limit_are_passed_on() -> None:
+    subject = Subject("daft", "bundles/daft", Path("bundles/daft"), "CT")
+    (one,) = configurations([subject], ("openvino",), ("auto",), (3,), ("AVX2",))
+    assert one.arguments()[-6:] == ["--bundle", "bundles/daft", "--modality", "CT", "--threads", "3"]
+    assert one.variables() == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def test_the_reference_gets_no_start_no_stages_and_only_the_files_it_reads(tiny_case: Case) -> None:
+    other = replace(tiny_case, path=Path("ct.nii.gz"))
+    chosen = configurations([SUBJECT], ("openvino",), ("auto",), reference=True)
+    (tasks,) = rounds(chosen, [tiny_case, other], 1)
+    mine = [task for task in tasks if task.configuration is not None and task.configuration.is_reference]
+    assert [(task.kind, task.case) for task in mine] == [("processes", tiny_case)] * 2
