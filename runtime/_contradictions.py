@@ -70,8 +70,8 @@ def _of_points(manifest: Manifest) -> list[str]:
         return []
     if manifest.prompts.box is None or manifest.prompts.box.use != "optional" or points.requires_box:
         return ["prompts.points.box_sides: belongs to an optional box and points that do without one"]
-    if not manifest.output.scores:
-        return ["prompts.points.box_sides: the best box is found by output.scores; wanted true"]
+    if not manifest.output.scores or manifest.output.order != "score":
+        return ["prompts.points.box_sides: the best box is found by output.scores; wanted true, and order score"]
     if mask is None or mask.kind != "logits":
         return ["prompts.points.box_sides: wanted a decoder that takes masks of kind logits"]
     return []

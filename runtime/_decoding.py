@@ -79,7 +79,7 @@ def prediction(
     frame: Frame,
     size: tuple[int, int] | None = None,
 ) -> Prediction:
-    """Masks and scores from the decoder's outputs, candidates sorted best first; of several runs the best ones.
+    """Masks and scores from the decoder's outputs, candidates best first; of several runs the best ones.
 
     The logits are of that size, or of the one that the manifest says.
     """
@@ -87,7 +87,7 @@ def prediction(
     found = [_logits_and_scores(spec, outputs, size or spec.low_res_size) for outputs in runs]
     logits, scores = found[0] if len(found) == 1 else map(partial(np.concatenate, axis=1), zip(*found, strict=True))
     shape = (logits.shape[0], spec.candidates)
-    if spec.scores and scores.shape[1] > 1:
+    if spec.scores and spec.order == "score" and scores.shape[1] > 1:
         order = np.argsort(-scores, axis=1, kind="stable")[:, : spec.candidates]
         scores = np.take_along_axis(scores, order, axis=1)
         logits = np.take_along_axis(logits, order[:, :, np.newaxis, np.newaxis], axis=1)

@@ -169,6 +169,7 @@ class Output(_Record, frozen=True):
     low_res_size: Size
     candidates: Annotated[int, Meta(ge=1, le=16)] = 1
     scores: bool = True
+    order: Literal["score", "graph"] = "score"
     activation: Literal["none", "sigmoid"] = "none"
     upsample: Literal["direct", "via_input"] = "direct"
     threshold: float = 0.0

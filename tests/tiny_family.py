@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.families import Facts, Family
-from export.families._sam import BoxDecoder, MaskDecoder, PromptEncoder, Sam, box_graphs
+from export.families._sam import MaskDecoder, PromptEncoder, Sam
+from export.families._sam_graphs import BoxDecoder, box_graphs
 from export.families._tiny_vit import TinyVit, TinyVitSize
 from runtime.manifest import (
     BoxPrompt,

@@ -10,7 +10,7 @@ from functools import partial
 
 from export.families import Facts, Family
 from export.families._efficientvit import EfficientVitSize, efficientvit_sam
-from export.families._sam import box_graphs
+from export.families._sam_graphs import box_graphs
 from runtime.manifest import (
     BoxPrompt,
     EmbeddingTensor,

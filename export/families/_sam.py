@@ -2,7 +2,7 @@
 
 The modules carry the parameter names of the published checkpoints, so that a state dict loads as it is. Their
 arithmetic is arranged for inference with fixed weights: products of weights and of positions are left to the exporter,
-which folds them into constants. Knows torch and `Graph` only: no family, no ONNX, no file.
+which folds them into constants. Knows torch only: no graph, no family, no ONNX, no file.
 
 References: Kirillov et al., Segment Anything, ICCV 2023.
 """
@@ -11,29 +11,30 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.families import Graph
-
 __all__ = [
     "MLP",
     "Attention",
-    "BoxDecoder",
     "LayerNorm2d",
     "MaskDecoder",
     "PromptEncoder",
     "Sam",
     "TwoWayTransformer",
-    "box_graphs",
     "paint",
     "quadruple",
     "upscaled",
     "upscaling",
 ]
+
+
+_UNSEEN = -1e4
+"""Added to an attention score it leaves a weight of zero, in float16 as well."""
+_FIRST = 1e3
+"""More than predicted IoUs can differ by."""
 
 
 class LayerNorm2d(nn.Module):
@@ -175,10 +176,11 @@ class Attention(nn.Module):
     def _join(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)  # (N, heads, T, D) -> (N, T, heads * D)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend among tokens, three times (N, T, C) -> (N, T, C)."""
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, unseen: Tensor | None = None) -> Tensor:
+        """Attend among tokens, three times (N, T, C) -> (N, T, C); `unseen` (N, T) is added to the keys' scores."""
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
-        weights = torch.softmax(q * self.scale @ k.transpose(-1, -2), dim=-1)
+        scores = q * self.scale @ k.transpose(-1, -2)
+        weights = torch.softmax(scores if unseen is None else scores + unseen[:, None, None], dim=-1)
         output: Tensor = self.out_proj(self._join(weights @ v))
         return output
 
@@ -199,11 +201,12 @@ class Attention(nn.Module):
         output: Tensor = self.out_proj(self._join(values) + self.v_proj.bias)
         return output
 
-    def show(self, image: Tensor, grid: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def show(self, image: Tensor, grid: Tensor, keys: Tensor, values: Tensor, unseen: Tensor | None = None) -> Tensor:
         """Let pixels (1 or N, P, C) at `grid` (P, C) attend to tokens, twice (N, T, C) -> (N, P, C)."""
         k = self._split(self.k_proj(keys)) * self.scale
         scores = self._scores(k, image, self.q_proj, functional.linear(grid, self.q_proj.weight, self.q_proj.bias))
-        weights = torch.softmax(torch.unflatten(scores, 1, (self.heads, -1)), dim=2)  # over the T tokens
+        scores = torch.unflatten(scores, 1, (self.heads, -1))  # (N, heads * T, P) -> (N, heads, T, P)
+        weights = torch.softmax(scores if unseen is None else scores + unseen[:, None, :, None], dim=2)
         weights = weights.permute(0, 3, 1, 2).flatten(2)  # (N, heads, T, P) -> (N, P, heads * T)
         by_head = torch.unflatten(self.out_proj.weight, 1, (self.heads, -1)).permute(1, 2, 0)  # (heads, D, C)
         return weights @ (self._split(self.v_proj(values)) @ by_head).flatten(1, 2) + self.out_proj.bias
@@ -235,16 +238,18 @@ class _TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(width, eps)
         self.cross_attn_image_to_token = Attention(width, heads, downsample=2)
 
-    def forward(self, tokens: Tensor, image: Tensor, prompt: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, prompt: Tensor, grid: Tensor, unseen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.first:  # the tokens are the prompt itself: no position is added, nothing is carried over
-            tokens = self.self_attn(tokens, tokens, tokens)
+            tokens = self.self_attn(tokens, tokens, tokens, unseen)
         else:
-            tokens = tokens + self.self_attn(tokens + prompt, tokens + prompt, tokens)
+            tokens = tokens + self.self_attn(tokens + prompt, tokens + prompt, tokens, unseen)
         tokens = self.norm1(tokens)
         tokens = self.norm2(tokens + self.cross_attn_token_to_image.look(tokens + prompt, image, grid))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token.show(image, grid, tokens + prompt, tokens))
-        return tokens, image
+        seen = self.cross_attn_image_to_token.show(image, grid, tokens + prompt, tokens, unseen)
+        return tokens, self.norm4(image + seen)
 
 
 class TwoWayTransformer(nn.Module):
@@ -258,17 +263,22 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(width, heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(width, eps)
 
-    def forward(self, prompt: Tensor, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix tokens (N, T, C) with pixels (1 or N, P, C) at `grid` (P, C) -> (N, T, C), (N, P, C)."""
+    def forward(
+        self, prompt: Tensor, image: Tensor, grid: Tensor, unseen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mix tokens (N, T, C) with pixels (1 or N, P, C) at `grid` (P, C) -> (N, T, C), (N, P, C).
+
+        Nobody attends to a token whose place in `unseen` (N, T) is far below zero; the others are at zero.
+        """
         tokens = prompt
         for layer in self.layers:
-            tokens, image = layer(tokens, image, prompt, grid)
+            tokens, image = layer(tokens, image, prompt, grid, unseen)
         tokens = tokens + self.final_attn_token_to_image.look(tokens + prompt, image, grid)
         return self.norm_final_attn(tokens), image
 
 
 class MaskDecoder(nn.Module):
-    """Tokens and an image embedding -> logits of the first of SAM's four masks, and its predicted IoU."""
+    """Tokens and an image embedding -> logits of SAM's masks, of which there are four, and their predicted IoU."""
 
     def __init__(
         self, width: int, *, depth: int = 2, heads: int = 8, hidden: int = 2048, masks: int = 4, eps: float = 1e-5
@@ -282,15 +292,38 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = MLP(width, 256, masks, 3)
 
     def forward(self, image: Tensor, prompt: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode (1 or N, C, h, w) with the tokens (N, T, C) of N prompts -> (N, 1, 4h, 4w), (N, 1)."""
-        size = image.shape[-2:]
+        """Decode (1 or N, C, h, w) with the tokens (N, T, C) of N prompts -> first masks (N, 1, 4h, 4w), (N, 1)."""
+        tokens, pixels = self._mixed(image, prompt, grid, None)
+        scores: Tensor = self.iou_prediction_head(tokens[:, 0])[:, :1]
+        weights = self.output_hypernetworks_mlps[0](tokens[:, 1])
+        return paint(upscaled(self.output_upscaling, pixels), weights, image.shape[-2:]), scores
+
+    def several(
+        self, image: Tensor, prompt: Tensor, grid: Tensor, *, seen: Tensor, clear: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all M masks of N prompts -> (N, M, 4h, 4w), (N, M).
+
+        Only tokens with a one in `seen` (N, T) count. Where `clear` (N,) is true the first mask, which was trained as
+        the one answer to a clear prompt, comes before the others, else after them; those are sorted by their scores.
+        """
+        count = len(self.output_hypernetworks_mlps)
+        unseen = _UNSEEN * (1 - functional.pad(seen, (1 + count, 0), value=1.0))
+        tokens, pixels = self._mixed(image, prompt, grid, unseen)
+        scores = self.iou_prediction_head(tokens[:, 0])
+        first = torch.where(clear[:, None], _FIRST, -_FIRST)
+        order = torch.topk(scores + functional.pad(first, (0, count - 1)), count, dim=1).indices
+        weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        weights = torch.gather(weights, 1, order[:, :, None].expand(-1, -1, weights.shape[2]))
+        x = upscaled(self.output_upscaling, pixels)
+        logits = [paint(x, weights[:, index], image.shape[-2:]) for index in range(count)]
+        return torch.cat(logits, dim=1), torch.gather(scores, 1, order)
+
+    def _mixed(self, image: Tensor, prompt: Tensor, grid: Tensor, unseen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens (N, 1 + M + T, C), the decoder's own first, and pixels (N, P, C) after the transformer."""
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
-        tokens, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
-        scores: Tensor = self.iou_prediction_head(tokens[:, 0])[:, :1]
-        return paint(
-            upscaled(self.output_upscaling, pixels), self.output_hypernetworks_mlps[0](tokens[:, 1]), size
-        ), scores
+        mixed: tuple[Tensor, Tensor] = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid, unseen)
+        return mixed
 
 
 def upscaling(width: int) -> nn.Sequential:
@@ -339,34 +372,3 @@ class Sam(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-
-
-class BoxDecoder(nn.Module):
-    """The decoder graph of box-prompted systems: embedding and boxes -> logits and scores."""
-
-    def __init__(self, model: Sam) -> None:
-        super().__init__()
-        self.prompt_encoder = model.prompt_encoder
-        self.mask_decoder = model.mask_decoder
-
-    def forward(self, image_embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode N boxes on one image: (1, C, h, w), (N, 4) -> (N, 1, 4h, 4w), (N, 1)."""
-        image = image_embedding + self.prompt_encoder.no_mask()
-        logits, scores = self.mask_decoder(image, self.prompt_encoder.boxes(boxes), self.prompt_encoder.grid())
-        return logits, scores
-
-
-def box_graphs(model: Sam, input_size: tuple[int, int] = (256, 256), channels: int = 3) -> Mapping[str, Graph]:
-    """Encoder and decoder graphs of a system that is prompted by boxes alone."""
-    embedding = (1, model.mask_decoder.mask_tokens.embedding_dim, *model.prompt_encoder.embedding_size)
-    corner = [0.25, 0.25, 0.5, 0.75]
-    boxes = torch.tensor([corner, corner[::-1]]) * min(input_size)
-    return {
-        "encoder": Graph(model.image_encoder, {"image": torch.rand(1, channels, *input_size)}, ("image_embedding",)),
-        "decoder": Graph(
-            BoxDecoder(model),
-            {"image_embedding": torch.rand(embedding), "boxes": boxes},
-            ("low_res_logits", "scores"),
-            per_prompt=frozenset({"boxes", "low_res_logits", "scores"}),
-        ),
-    }

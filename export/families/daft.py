@@ -15,7 +15,7 @@ from functools import partial
 from export.families import Facts, Family
 from export.families._efficientvit import L0, efficientvit_sam
 from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
-from export.families._sam import box_graphs
+from export.families._sam_graphs import box_graphs
 from runtime.manifest import (
     Licence,
     LoopSettings,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from export.families import Facts, Family
-from export.families._sam import box_graphs
+from export.families._sam_graphs import box_graphs
 from export.families._vit import vit_sam
 from runtime.manifest import BoxPrompt, EmbeddingTensor, Input, Licence, Normalise, Output, Prompts, Propagation
 

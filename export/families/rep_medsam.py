@@ -10,7 +10,8 @@ from __future__ import annotations
 from export.families import Facts, Family
 from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
 from export.families._repvit import RepVit
-from export.families._sam import MaskDecoder, PromptEncoder, Sam, box_graphs
+from export.families._sam import MaskDecoder, PromptEncoder, Sam
+from export.families._sam_graphs import box_graphs
 from runtime.manifest import (
     Licence,
     LoopSettings,

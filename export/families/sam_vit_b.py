@@ -1,6 +1,7 @@
-"""SAM with its smallest encoder, ViT-B, prompted by boxes: the base that medical systems were fine-tuned from.
+"""SAM with its smallest encoder, ViT-B: the base that medical systems were fine-tuned from.
 
-Knows this system's published facts. Its checkpoint has the names and shapes of MedSAM's (see `medsam`).
+Knows this system's published facts. Its checkpoint has the names and shapes of MedSAM's (see `medsam`), which was
+fine-tuned with boxes alone; SAM itself was trained with points, boxes and its own earlier logits.
 
 References: Kirillov et al., Segment Anything, ICCV 2023.
 """
@@ -10,9 +11,20 @@ from __future__ import annotations
 from functools import partial
 
 from export.families import Facts, Family
-from export.families._sam import box_graphs
+from export.families._sam_graphs import prompt_graphs
 from export.families._vit import vit_sam
-from runtime.manifest import BoxPrompt, EmbeddingTensor, Input, Licence, Normalise, Output, Prompts, Propagation
+from runtime.manifest import (
+    BoxPrompt,
+    EmbeddingTensor,
+    Input,
+    Licence,
+    MaskPrompt,
+    Normalise,
+    Output,
+    PointPrompt,
+    Prompts,
+    Propagation,
+)
 
 __all__ = ["FAMILY"]
 
@@ -35,10 +47,12 @@ FAMILY = Family(
             coordinates="resized",
         ),
         embedding=(EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64)),),
-        prompts=Prompts(box=BoxPrompt(use="required")),
-        output=Output(low_res_size=(256, 256), upsample="via_input"),
+        prompts=Prompts(
+            box=BoxPrompt(use="optional"), points=PointPrompt(), mask=MaskPrompt(kind="logits", size=(256, 256))
+        ),
+        output=Output(low_res_size=(256, 256), candidates=4, order="graph", upsample="via_input"),
         propagation=Propagation(),
     ),
     build=vit_sam,
-    graphs=partial(box_graphs, input_size=(1024, 1024)),
+    graphs=partial(prompt_graphs, input_size=(1024, 1024)),
 )

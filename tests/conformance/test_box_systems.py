@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch", reason="conversion needs the export extra")
 
 import runtime  # noqa: E402
 from export.families import load_family  # noqa: E402
-from export.families._sam import BoxDecoder, Sam  # noqa: E402
+from export.families._sam import Sam  # noqa: E402
+from export.families._sam_graphs import BoxDecoder  # noqa: E402
 from export.load import load_model, match, read_checkpoint  # noqa: E402
 from export.verify import verify  # noqa: E402
 from runtime.manifest import load_manifest  # noqa: E402

@@ -213,6 +213,15 @@ def test_without_scores_candidates_keep_their_order() -> None:
     assert found.candidate_scores.shape == (2, 3)
 
 
+def test_a_graph_that_orders_its_candidates_is_believed() -> None:
+    facts = manifest({"output": {"candidates": 3, "low_res_size": [16, 16], "order": "graph"}})
+    given = outputs(facts)
+    assert (given["scores"].argmax(1) > 0).any()
+    found = _decoding.prediction(facts, [given], frame_of(facts, SIZE))
+    np.testing.assert_array_equal(found.low_res_logits, given["low_res_logits"][:, 0])
+    np.testing.assert_array_equal(found.candidate_scores, given["scores"])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -250,8 +250,22 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
             {"prompts": {"crops": [{**CROP, "graph": None, "length": 4}]}},
             r"prompts.crops.crop_tokens.length: belongs to a crop with a graph",
         ),
+        *(
+            (
+                {
+                    "prompts": {
+                        "box": {"use": "optional"},
+                        "points": {"box_sides": [0.5]},
+                        "mask": {"kind": "logits", "size": [8, 8]},
+                    },
+                    "output": {"low_res_size": [8, 8], "candidates": 2, **output},
+                },
+                r"prompts\.points\.box_sides: the best box is found by output\.scores; wanted true, and order score",
+            )
+            for output in ({"scores": False}, {"order": "graph"})
+        ),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):

@@ -17,7 +17,8 @@ import export.convert  # noqa: E402
 from export import compare  # noqa: E402
 from export.convert import ConvertOptions, convert  # noqa: E402
 from export.families import Extra, Graph  # noqa: E402
-from export.families._sam import Sam, box_graphs  # noqa: E402
+from export.families._sam import Sam  # noqa: E402
+from export.families._sam_graphs import box_graphs  # noqa: E402
 from export.load import load_extra, read_checkpoint  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 from runtime.manifest import GraphFiles, Licence, Manifest, load_manifest  # noqa: E402

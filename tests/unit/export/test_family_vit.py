@@ -13,7 +13,7 @@ from published import manifest_of
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from export.families import _vit, load_families, load_family  # noqa: E402
-from export.families._sam import box_graphs  # noqa: E402
+from export.families._sam_graphs import box_graphs  # noqa: E402
 from export.families._vit import Attention, Vit, VitSize, vit_sam  # noqa: E402
 from export.graph import write_onnx  # noqa: E402
 from export.load import Checkpoint, StateDict, match  # noqa: E402
