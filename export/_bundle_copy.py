@@ -5,7 +5,6 @@ Knows bundles and manifests. Must not know what is inside a graph.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from runtime._digest import sha256_of
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.manifest import MANIFEST_NAME, FileRecord, GraphFiles, GraphSet, Manifest, write_manifest
@@ -63,9 +63,7 @@ def rewrite_manifest(folder: Path, manifest: Manifest, graphs: Graphs, **changes
     """Write a manifest with other graphs, changes, and the digests of what the folder holds now; return it."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME):
-        data = path.read_bytes()
-        record = FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        files[path.relative_to(folder).as_posix()] = record
+        files[path.relative_to(folder).as_posix()] = FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)
     new = msgspec.structs.replace(manifest, graphs=dict(graphs), files=files, **changes)
     write_manifest(new, folder)
     return new

@@ -5,7 +5,6 @@ Knows checkpoints and their wrapping. Must not know how tensors are merged.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from export.families import COUNTER
 from export.load import Checkpoint, StateDict, load_file
+from runtime._digest import sha256_of
 from runtime.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["check_free", "common_layout", "in_container", "record_path", "shapes", "write_merge"]
-
-_CHUNK_BYTES = 1 << 20
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -111,7 +109,7 @@ def write_merge(container: Any, record: Mapping[str, Any], output: Path, *, forc
     with _arriving(output) as checkpoint:
         with checkpoint.open("wb") as file:  # a file object, because torch writes a path's name into the file
             torch.save(container, file)
-        document = {**record, "sha256": _digest(checkpoint)}
+        document = {**record, "sha256": sha256_of(checkpoint)}
         with _arriving(report) as text:
             text.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return report
@@ -123,14 +121,6 @@ def check_free(path: Path, *, force: bool) -> None:
         advice = "choose another name" if force else "choose another name, or replace it with --force"
         msg = f"{path} exists; {advice}"
         raise OutputError(msg)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import runtime
 from export.families import Extra, Family, Graph, load_families
 from export.quantize import QuantizeOptions, Sample, quantize_folder, samples_for
+from runtime._digest import sha256_of
 from runtime.arrival import arriving_folder, check_replaceable
 from runtime.errors import CheckpointError, PromptError
 from runtime.manifest import (
@@ -208,5 +209,4 @@ def _joined(licence: Licence, extra: Extra) -> Licence:
 
 
 def _record(path: Path) -> FileRecord:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return FileRecord(sha256=digest, bytes=path.stat().st_size)
+    return FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)

@@ -7,7 +7,6 @@ caller allows it.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import struct
@@ -22,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from export.families import COUNTER, Extra, Family, layout_of
+from runtime._digest import sha256_of
 from runtime.errors import CheckpointError
 
 __all__ = ["Checkpoint", "StateDict", "load_extra", "load_file", "load_model", "match", "read_checkpoint"]
 
 PREFIXES = ("ema_model.", "ema.", "module.", "model.", "_orig_mod.", "network.", "net.")
 """What training code puts before the published names."""
-_CHUNK_BYTES = 1 << 20
 _DEPTH = 3
 _SHOWN = 3
 _DAMAGE = (
@@ -75,15 +74,11 @@ def read_checkpoint(path: Path, *, unsafe_pickle: bool = False) -> Checkpoint:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror}); wanted a PyTorch checkpoint"
         raise CheckpointError(msg) from error
-    return digest.hexdigest()
 
 
 def load_file(path: Path, *, unsafe_pickle: bool = False) -> Any:

@@ -6,7 +6,6 @@ figures that it is handed.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from export.pretrain.checkpoint import read_checkpoint
 from export.pretrain.config import BOX_SIDES, ModelConfig, load_config
 from export.pretrain.graphs import ENCODER_OUTPUTS, OPSET, write_graphs
 from export.pretrain.model import Network
+from runtime._digest import sha256_of
 from runtime.manifest import (
     FORMAT_VERSION,
     LAYOUT_REVISION,
@@ -104,7 +104,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         family="box-frame",
         title=facts.title,
         licence=Licence(spdx="Apache-2.0"),
-        source=Source(exporter=f"lite-infer {_version()}", checkpoint_sha256=_digest(checkpoint), opset=OPSET),
+        source=Source(exporter=f"lite-infer {_version()}", checkpoint_sha256=sha256_of(checkpoint), opset=OPSET),
         input=_input(config.model),
         embedding=_embedding(config.model),
         prompts=Prompts(
@@ -122,7 +122,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3)),
         metrics=metrics,
         files={
-            path.name: FileRecord(sha256=_digest(path), bytes=path.stat().st_size) for path in (encoder, decoder, card)
+            path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size) for path in (encoder, decoder, card)
         },
     )
     return write_manifest(manifest, folder)
@@ -191,10 +191,6 @@ def _tables(facts: BundleFacts) -> str:
     if not rows:
         return ""
     return "\n\n" + "\n".join(["| tight box | Dice | jittered |", "| --- | --- | --- |", *rows])
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version() -> str:
