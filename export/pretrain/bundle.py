@@ -122,7 +122,8 @@ def write_bundle(checkpoint: Path, folder: Path, facts: BundleFacts | None = Non
         propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3)),
         metrics=metrics,
         files={
-            path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size) for path in (encoder, decoder, card)
+            path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)
+            for path in (encoder, decoder, card)
         },
     )
     return write_manifest(manifest, folder)
