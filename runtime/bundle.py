@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BUNDLE",
+    "SET_NAME",
     "Bundle",
     "BundleListing",
     "available_bundles",
@@ -33,6 +34,8 @@ __all__ = [
 
 DEFAULT_BUNDLE = "default"
 """Name of the bundle that ships inside the package."""
+SET_NAME = "set.json"
+"""Name of the file that makes a folder a set of bundles (see `runtime.bundle_set`)."""
 
 _SHORT_DIGITS = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -41,12 +44,12 @@ _REPAIR = "download the bundle or install lite-infer again"
 
 @dataclass(frozen=True)
 class BundleListing:
-    """One bundle that `open_bundle` finds by name.
+    """One bundle, or set of bundles, that is found by name.
 
     Attributes
     ----------
     name : str
-        What to give to `open_bundle`: the name of its folder.
+        What to give to `runtime.Session`: the name of its folder.
     folder : Path
         Where it is.
     """
@@ -303,13 +306,12 @@ def is_bundle_name(text: str) -> bool:
 
 
 def available_bundles() -> list[BundleListing]:
-    """List the bundles that can be opened by name.
+    """List the bundles, and sets of bundles, that can be opened by name.
 
     Returns
     -------
     bundles : list of BundleListing
-        Sorted by name; where a name occurs in several folders, the one that `open_bundle` takes. Manifests are not
-        read.
+        Sorted by name; where a name occurs in several folders, the one that is opened. Manifests are not read.
     """
     found: dict[str, Path] = {}
     for folder in search_folders():
@@ -318,7 +320,7 @@ def available_bundles() -> list[BundleListing]:
         except OSError:  # most of the folders do not exist on most machines
             continue
         for entry in entries:
-            if _NAME.fullmatch(entry.name) and (entry / MANIFEST_NAME).is_file():
+            if _NAME.fullmatch(entry.name) and any((entry / name).is_file() for name in (MANIFEST_NAME, SET_NAME)):
                 found.setdefault(entry.name, entry)
     return [BundleListing(name, found[name]) for name in sorted(found)]
 
@@ -330,12 +332,21 @@ def _find(name: str) -> Path:
     for candidate in (*candidates, Path(name)):
         if (candidate / MANIFEST_NAME).is_file():
             return candidate
+        _refuse_set(candidate)
     names = ", ".join(listing.name for listing in available_bundles()) or "none"
     msg = (
         f"no bundle {name!r}; found by name: {names}; looked in {', '.join(map(str, folders))}; "
         f"give one of these names, or a folder with {MANIFEST_NAME}"
     )
     raise BundleError(msg)
+
+
+def _refuse_set(folder: Path) -> None:
+    """Refuse a set of bundles where one bundle is wanted; BundleError names those in it."""
+    if (folder / SET_NAME).is_file():
+        inside = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST_NAME}")))
+        msg = f"{folder}: is a set of bundles; wanted one bundle: give one of {inside}"
+        raise BundleError(msg)
 
 
 def open_bundle(name_or_path: str | os.PathLike[str] | None = None) -> Bundle:
@@ -371,6 +382,7 @@ def open_bundle(name_or_path: str | os.PathLike[str] | None = None) -> Bundle:
     else:
         folder = Path(name_or_path).expanduser()
         if not (folder / MANIFEST_NAME).is_file():
+            _refuse_set(folder)
             what = "has no" if folder.is_dir() else "is no folder with"
             msg = f"{folder}: {what} {MANIFEST_NAME}; wanted a bundle's folder, or a bundle's name"
             raise BundleError(msg)

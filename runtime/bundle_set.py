@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from runtime.arrival import bundle_files
-from runtime.bundle import Bundle, open_bundle, search_folders
+from runtime.bundle import SET_NAME, Bundle, open_bundle, search_folders
 from runtime.errors import BundleError, BundleIntegrityError, BundleVersionError, ManifestError, PromptError
 from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Name, load_manifest
 from runtime.types import whole
@@ -27,13 +28,15 @@ __all__ = [
     "BundleSet",
     "Expert",
     "SetFacts",
+    "check_experts",
     "folded",
+    "model_files",
     "open_model",
+    "parse_set",
     "set_files",
     "shared_facts",
 ]
 
-SET_NAME = "set.json"
 SET_VERSION = 1
 _DIGITS = 12
 _Text = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -124,21 +127,36 @@ def _set_folder(name_or_path: str | os.PathLike[str] | None) -> Path | None:
 def _open_set(folder: Path) -> BundleSet:
     facts = _read_facts(folder)
     bundles = tuple(_open_expert(folder, expert) for expert in facts.experts)
-    for bundle in bundles[1:]:
-        different = [
-            field for field, value in shared_facts(bundles[0].manifest).items()
-            if shared_facts(bundle.manifest)[field] != value
-        ]  # fmt: skip
-        if different:
-            msg = f"{folder / SET_NAME}: {bundle.folder.name} has another {different[0]} than {bundles[0].folder.name}"
-            raise ManifestError(msg + "; the experts of a set differ in their weights alone")
+    check_experts(facts, [bundle.manifest for bundle in bundles], folder / SET_NAME)
     return BundleSet(folder, facts, bundles)
+
+
+def check_experts(facts: SetFacts, manifests: Sequence[Manifest], path: Path) -> None:
+    """Refuse experts that differ in more than their weights, or take a modality themselves.
+
+    BundleError or ManifestError names the first one; `path` is that of ``set.json``.
+    """
+    first = shared_facts(manifests[0])
+    for expert, manifest in zip(facts.experts, manifests, strict=True):
+        if manifest.prompts.modality is not None:
+            msg = f"{path.parent / expert.bundle} takes a modality itself and cannot be an expert; open it alone"
+            raise BundleError(msg)
+        different = [field for field, value in shared_facts(manifest).items() if value != first[field]]
+        if different:
+            msg = f"{path}: {expert.bundle} has another {different[0]} than {facts.experts[0].bundle}"
+            raise ManifestError(msg + "; the experts of a set differ in their weights alone")
 
 
 def set_files(folder: Path) -> list[str]:
     """Relative paths of a set's files, those of its bundles among them; ManifestError if the folder is no set."""
     experts = [expert.bundle for expert in _read_facts(folder).experts]
     return [SET_NAME, *(f"{name}/{file}" for name in experts for file in bundle_files(folder / name))]
+
+
+def model_files(folder: Path) -> list[str]:
+    """Relative paths of the files of a bundle or a set; ManifestError if the folder is neither."""
+    is_set = (folder / SET_NAME).is_file() and not (folder / MANIFEST_NAME).is_file()
+    return set_files(folder) if is_set else bundle_files(folder)
 
 
 def shared_facts(manifest: Manifest) -> dict[str, object]:
@@ -152,18 +170,24 @@ def _read_facts(folder: Path) -> SetFacts:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(text) > MAX_MANIFEST_BYTES:
-            msg = f"{path} is longer than {MAX_MANIFEST_BYTES} bytes; make the set again"
-            raise ManifestError(msg)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); wanted a set of bundles"
+        raise ManifestError(msg) from error
+    return parse_set(text, path)
+
+
+def parse_set(text: bytes, path: Path) -> SetFacts:
+    """Parse and validate the content of ``set.json``, found at `path`; ManifestError or BundleVersionError."""
+    if len(text) > MAX_MANIFEST_BYTES:
+        msg = f"{path} is longer than {MAX_MANIFEST_BYTES} bytes; make the set again"
+        raise ManifestError(msg)
+    try:
         data = msgspec.json.decode(text)
         version = data.get("format_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > SET_VERSION:
             msg = f"{path}: format_version {version}, this version reads up to {SET_VERSION}; upgrade lite-infer"
             raise BundleVersionError(msg)
         facts = msgspec.convert(data, SetFacts)
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); wanted a set of bundles"
-        raise ManifestError(msg) from error
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         msg = f"{path}: {error}; see docs/bundle-format.md, section 10"
         raise ManifestError(msg) from error
@@ -203,8 +227,4 @@ def _open_expert(folder: Path, expert: Expert) -> Bundle:
         wanted = expert.manifest_sha256[:_DIGITS]
         msg = f"{path}: sha256 {found[:_DIGITS]}..., wanted {wanted}...; it was changed: make the set again"
         raise BundleIntegrityError(msg)
-    bundle = Bundle(inside, load_manifest(inside))
-    if bundle.manifest.prompts.modality is not None:
-        msg = f"{inside} takes a modality itself and cannot be an expert; open it alone"
-        raise BundleError(msg)
-    return bundle
+    return Bundle(inside, load_manifest(inside))

@@ -1,7 +1,7 @@
-"""Bundles on a stick: one zip archive, verified when it is written and when it is read.
+"""Bundles and sets of them on a stick: one zip archive, verified when it is written and when it is read.
 
-Knows zip archives and bundles; knows no network. Nothing of an archive reaches a final place before its sha256 is the
-one that the manifest states, and nothing that the manifest does not list is unpacked.
+Knows zip archives and what models consist of; knows no network. Nothing of an archive reaches a final place before its
+sha256 is the one that the manifest states, and nothing that no manifest lists is unpacked.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 
 from runtime._digest import sha256_of
 from runtime._zip import ZipArchive, ZipLimits
-from runtime.bundle import open_bundle
+from runtime.bundle import Bundle
+from runtime.bundle_set import SET_NAME, BundleSet, open_model
 from runtime.errors import BundleError, BundleIntegrityError, OutputError
 from runtime.io._atomic import atomic_file
-from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from runtime.registry.content import Content, content_in, content_of
 from runtime.registry.fetch import PART, is_blob
 from runtime.registry.store import Store
 
@@ -31,12 +33,12 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(name_or_path: str | Path, output: Path | None = None, *, force: bool = False) -> tuple[Path, str]:
-    """Write a bundle into one zip archive for `import_archive`.
+    """Write a bundle or a set into one zip archive for `import_archive`.
 
     Parameters
     ----------
     name_or_path : str or Path
-        As `runtime.bundle.open_bundle` takes it.
+        As `runtime.Session` takes it.
     output : Path, optional
         The archive; by default ``<name>-<version>.zip`` here.
     force : bool
@@ -56,16 +58,16 @@ def pack(name_or_path: str | Path, output: Path | None = None, *, force: bool = 
     OutputError
         If the archive exists or cannot be written.
     """
-    bundle = open_bundle(name_or_path)
-    manifest = bundle.manifest
-    output = Path(f"{manifest.name}-{_plain(manifest.version)}.zip") if output is None else output
+    model = open_model(name_or_path)
+    content = content_in(model.folder)
+    output = Path(f"{content.name}-{_plain(content.version)}.zip") if output is None else output
     if output.exists() and not force:
         msg = f"{output} exists; choose another name, or replace it with --force"
         raise OutputError(msg)
-    files = {relative: bundle.path(relative) for relative in manifest.files}
+    files = _verified(model)
     with atomic_file(output) as stream:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for relative, path in {MANIFEST_NAME: bundle.folder / MANIFEST_NAME, **files}.items():
+            for relative, path in {content.head: model.folder / content.head, **files}.items():
                 info = zipfile.ZipInfo(relative, _WHEN)
                 info.external_attr = 0o100644 << 16
                 info.file_size = path.stat().st_size
@@ -79,7 +81,7 @@ def pack(name_or_path: str | Path, output: Path | None = None, *, force: bool = 
 
 
 def import_archive(path: Path, store: Store, *, sha256: str | None = None, force: bool = False) -> Path:
-    """Install the bundle of a zip archive.
+    """Install the bundle, or the set, of a zip archive.
 
     Parameters
     ----------
@@ -109,19 +111,33 @@ def import_archive(path: Path, store: Store, *, sha256: str | None = None, force
     with ZipArchive(path, limits=LIMITS, error=BundleError) as archive:
         if sha256 is not None:
             _check_archive(path, sha256)
-        prefix = _prefix(path, archive)
-        text = archive.read(prefix + MANIFEST_NAME)
-        manifest = parse_manifest(text)
-        _check_listed(path, archive, prefix, manifest)
+        prefix, head = _head(path, archive)
+
+        def read(relative: str, _sha256: str = "") -> bytes:
+            return _read(path, archive, prefix + relative)
+
+        content = content_of(head, read(head), read)
+        _check_listed(path, archive, prefix, content)
         with store.changing():
-            if not store.is_wanted(manifest.name, hashlib.sha256(text).hexdigest(), force=force):
-                return store.models / manifest.name
+            if not store.is_wanted(content.name, content.sha256, force=force):
+                return store.models / content.name
             try:
-                _unpack(path, archive, prefix, manifest, store)
-                return store.install(text)
+                _unpack(path, archive, prefix, content, store)
+                return store.install(content)
             except BaseException:
-                store.forget(manifest)
+                store.forget(content)
                 raise
+
+
+def _verified(model: Bundle | BundleSet) -> dict[str, Path]:
+    """Every file but the one that tells what there is, by its relative path."""
+    if not isinstance(model, BundleSet):
+        return {relative: model.path(relative) for relative in model.manifest.files}
+    files = {}
+    for bundle in model.bundles:  # their manifests were verified when the set was opened
+        own = {MANIFEST_NAME: bundle.folder / MANIFEST_NAME, **_verified(bundle)}
+        files |= {f"{bundle.folder.name}/{relative}": path for relative, path in own.items()}
+    return files
 
 
 def _plain(version: str) -> str:
@@ -135,23 +151,37 @@ def _check_archive(path: Path, sha256: str) -> None:
         raise BundleIntegrityError(msg)
 
 
-def _prefix(path: Path, archive: ZipArchive) -> str:
-    """Empty, or the one folder that the archive packs the bundle in."""
-    places = [name.removesuffix(MANIFEST_NAME) for name in archive.files if name.split("/")[-1] == MANIFEST_NAME]
-    shallow = [place for place in places if place.count("/") <= 1 and not place.startswith("__MACOSX")]
-    if len(shallow) != 1:
-        what = "no" if not shallow else f"{len(shallow)} times"
-        msg = f"{path}: has {what} {MANIFEST_NAME}; wanted one bundle, as lite-infer models pack writes it"
+def _head(path: Path, archive: ZipArchive) -> tuple[str, str]:
+    """Prefix of all that counts, empty or the one folder it is packed in, and the file that tells what there is."""
+    sets = _shallow(archive, SET_NAME)
+    bundles = [place for place in _shallow(archive, MANIFEST_NAME) if not any(place.startswith(one) for one in sets)]
+    if len(sets) + len(bundles) != 1:
+        what = "no" if not (sets or bundles) else f"{len(sets) + len(bundles)} times"
+        msg = f"{path}: has {what} {MANIFEST_NAME}; wanted one bundle or set, as lite-infer models pack writes it"
         raise BundleError(msg)
-    if archive.files[shallow[0] + MANIFEST_NAME] > MAX_MANIFEST_BYTES:
-        msg = f"{path}: its {MANIFEST_NAME} has more than {MAX_MANIFEST_BYTES} bytes; pack the bundle again"
-        raise BundleError(msg)
-    return shallow[0]
+    return (sets[0], SET_NAME) if sets else (bundles[0], MANIFEST_NAME)
 
 
-def _check_listed(path: Path, archive: ZipArchive, prefix: str, manifest: Manifest) -> None:
+def _shallow(archive: ZipArchive, wanted: str) -> list[str]:
+    """What stands before the name of a file at the top of an archive, or in a folder there."""
+    places = [name.removesuffix(wanted) for name in archive.files if name.split("/")[-1] == wanted]
+    return [place for place in places if place.count("/") <= 1 and not place.startswith("__MACOSX")]
+
+
+def _read(path: Path, archive: ZipArchive, name: str) -> bytes:
+    """Read a manifest or ``set.json``."""
+    if name not in archive.files:
+        msg = f"{path}: {name} is missing; pack the set again"
+        raise BundleIntegrityError(msg)
+    if archive.files[name] > MAX_MANIFEST_BYTES:
+        msg = f"{path}: its {name} has more than {MAX_MANIFEST_BYTES} bytes; pack the bundle again"
+        raise BundleError(msg)
+    return archive.read(name)
+
+
+def _check_listed(path: Path, archive: ZipArchive, prefix: str, content: Content) -> None:
     problems = []
-    for relative, record in manifest.files.items():
+    for relative, record in content.files.items():
         found = archive.files.get(prefix + relative)
         if found is None:
             problems.append(f"{relative} is missing")
@@ -162,10 +192,10 @@ def _check_listed(path: Path, archive: ZipArchive, prefix: str, manifest: Manife
         raise BundleIntegrityError(msg)
 
 
-def _unpack(path: Path, archive: ZipArchive, prefix: str, manifest: Manifest, store: Store) -> None:
-    """Unpack what the manifest lists into the store's blobs."""
-    store.check_space(sum(record.bytes for record in manifest.files.values()))
-    for relative, record in manifest.files.items():
+def _unpack(path: Path, archive: ZipArchive, prefix: str, content: Content, store: Store) -> None:
+    """Unpack what the manifests list into the store's blobs."""
+    store.check_space(content.bytes)
+    for relative, record in content.files.items():
         blob = store.blobs / record.sha256
         if is_blob(blob):
             continue

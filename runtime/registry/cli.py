@@ -19,9 +19,9 @@ import msgspec
 from runtime.bundle import available_bundles
 from runtime.command import CommandParser
 from runtime.errors import BundleError, Cancelled, DownloadError, LiteInferError, PromptError
-from runtime.manifest import load_manifest
 from runtime.registry import report
 from runtime.registry.archive import import_archive, pack
+from runtime.registry.content import content_in
 from runtime.registry.fetch import Progress, is_offline
 from runtime.registry.index import Offer, index_source, offers, write_index
 from runtime.registry.published import all_published, find_published
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument("--url", help="where a published checkpoint may be had, as you know it")
     pull.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     bring.add_argument("archive", type=Path, metavar="ZIP")
-    send.add_argument("bundle", metavar="NAME", help="name or folder of a bundle")
+    send.add_argument("bundle", metavar="NAME", help="name or folder of a bundle or a set")
     send.add_argument("-o", "--output", type=Path, metavar="ZIP", help="default: NAME-VERSION.zip")
     index.add_argument("folder", type=Path, metavar="DIR")
     remove.add_argument("names", nargs="*", metavar="NAME")
@@ -179,7 +179,7 @@ def _say_path(path: Path) -> int:
 
 
 def _here(name: str) -> Path | None:
-    """Folder of a bundle that is found by name."""
+    """Folder of a bundle or set that is found by name."""
     return next((listing.folder for listing in available_bundles() if listing.name == name), None)
 
 
@@ -248,20 +248,23 @@ def _remove(options: argparse.Namespace, store: Store) -> int:
 
 
 def _bundle(name: str, folder: Path) -> dict[str, Any]:
-    """A bundle here as JSON; one that cannot be opened is listed with the reason."""
+    """A bundle or set here as JSON; one that cannot be opened is listed with the reason."""
     try:
-        manifest = load_manifest(folder)
+        content = content_in(folder)
     except LiteInferError as error:
         return {"name": name, "folder": str(folder), "problem": str(error)}
+    families = dict.fromkeys(manifest.family for manifest in content.manifests)
+    precisions = set.intersection(*(set(manifest.graphs) for manifest in content.manifests))
     return {
         "name": name,
-        "title": manifest.title,
-        "version": manifest.version,
-        "family": manifest.family,
-        "licence": msgspec.to_builtins(manifest.licence),
-        "precisions": sorted(manifest.graphs),
-        "bytes": sum(record.bytes for record in manifest.files.values()),
+        "title": content.title,
+        "version": content.version,
+        "family": ", ".join(families),
+        "licence": msgspec.to_builtins(content.licence),
+        "precisions": sorted(precisions),
+        "bytes": content.bytes,
         "folder": str(folder),
+        **({"modalities": list(content.modalities)} if content.modalities else {}),
     }
 
 

@@ -45,6 +45,8 @@ class Wanted:
         Its digest, 64 lower-case hexadecimal digits.
     bytes : int or None
         Its size, where known.
+    most : int, optional
+        Bytes to take of a file whose size is not known; by default `MAX_BYTES`.
     places : tuple of str or Path
         URLs and files where it may be had, in order; mirrors come before them.
     """
@@ -52,6 +54,12 @@ class Wanted:
     sha256: str
     bytes: int | None
     places: tuple[str | Path, ...]
+    most: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """Bytes to take at most."""
+        return self.bytes or self.most or MAX_BYTES
 
 
 class _Unsuitable(Exception):
@@ -187,8 +195,9 @@ def _copy(source: Path, wanted: Wanted, part: Path, progress: Progress) -> None:
     except OSError as error:
         raise _Unsuitable(error.strerror or "cannot be read") from error
     with file, part.open("wb") as target:
-        if wanted.bytes is not None and os.fstat(file.fileno()).st_size != wanted.bytes:
-            _refuse_size(os.fstat(file.fileno()).st_size, wanted.bytes)
+        size = os.fstat(file.fileno()).st_size
+        if size > wanted.limit or wanted.bytes not in (None, size):
+            _refuse_size(size, wanted.limit)
         while chunk := file.read(_CHUNK_BYTES):
             target.write(chunk)
             progress(target.tell(), wanted.bytes)
@@ -241,8 +250,8 @@ def _attempt(url: str, wanted: Wanted, part: Path, progress: Progress) -> None:
             _refuse_size(total, wanted.bytes)
         with part.open("ab" if resumed else "wb") as file:
             for chunk in web.chunks(response, _CHUNK_BYTES):
-                if file.tell() + len(chunk) > (wanted.bytes or MAX_BYTES):
-                    _refuse_size(None, wanted.bytes or MAX_BYTES)
+                if file.tell() + len(chunk) > wanted.limit:
+                    _refuse_size(None, wanted.limit)
                 file.write(chunk)
                 progress(file.tell(), wanted.bytes or total)
             if total is not None and file.tell() < total:

@@ -1,8 +1,9 @@
-"""What a site offers: a JSON file that names bundles, the digest of each manifest, and where the files lie.
+"""What a site offers: a JSON file that names bundles and sets, the digest of each one's manifest, and where they lie.
 
-Knows the index's schema, and bundles by their manifests. A site is a folder with bundles and ``index.json`` on any web
-server or network share; `write_index` makes the file. The index states one digest a bundle, that of its manifest,
-which states those of the files: whoever trusts the index can trust what is fetched by it, from wherever.
+Knows the index's schema, and models by what they consist of. A site is a folder with bundles and ``index.json`` on any
+web server or network share; `write_index` makes the file. The index states one digest a bundle, that of its manifest
+(or a set's ``set.json``), which states those of the files: whoever trusts the index can trust what is fetched by it,
+from wherever.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from runtime._digest import sha256_of
-from runtime.bundle import open_bundle
+from runtime.bundle_set import SET_NAME, BundleSet, open_model
 from runtime.errors import BundleError, DownloadError
 from runtime.io._atomic import atomic_file
 from runtime.manifest import MANIFEST_NAME, FileRecord, Licence, Name
 from runtime.registry import web
+from runtime.registry.content import content_in
 
 __all__ = ["INDEX_NAME", "IndexEntry", "Offer", "offers", "write_index"]
 
@@ -35,7 +36,11 @@ _HOW = "see the README on offering bundles"
 
 
 class IndexEntry(Struct, frozen=True, omit_defaults=True):
-    """One bundle of an index; `bytes` counts all its files, `url` is that of its folder, relative to the index."""
+    """One bundle or set of an index.
+
+    `head` is the file that tells what it consists of and `manifest` that file's record; `bytes` counts all other files,
+    `url` is that of the folder, relative to the index.
+    """
 
     name: Name
     version: str
@@ -44,6 +49,7 @@ class IndexEntry(Struct, frozen=True, omit_defaults=True):
     manifest: FileRecord
     bytes: Annotated[int, Meta(ge=0, le=1 << 40)]
     url: str
+    head: Literal["manifest.json", "set.json"] = "manifest.json"
 
 
 class _Index(Struct, frozen=True):
@@ -109,12 +115,12 @@ def offers(source: str | None, *, offline: bool = False) -> list[Offer]:
 
 
 def write_index(folder: Path) -> Path:
-    """Write the index of the bundles in a folder into it.
+    """Write the index of the bundles and sets in a folder into it.
 
     Parameters
     ----------
     folder : Path
-        Bundles are the folders in it that have a manifest. Their files are verified.
+        Bundles and sets are the folders in it that have a manifest or a ``set.json``. Their files are verified.
 
     Returns
     -------
@@ -128,22 +134,14 @@ def write_index(folder: Path) -> Path:
     OutputError
         If the file cannot be written.
     """
-    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST_NAME}"))
+    found = sorted({path.parent for name in (MANIFEST_NAME, SET_NAME) for path in folder.glob(f"*/{name}")})
     entries: dict[str, IndexEntry] = {}
     for each in found:
-        bundle = open_bundle(each)
-        manifest = bundle.manifest
-        if manifest.name in entries:
-            msg = f"{each}: is called {manifest.name!r} like {entries[manifest.name].url}; offer one of them"
+        entry = _entry(each)
+        if entry.name in entries:
+            msg = f"{each}: is called {entry.name!r} like {entries[entry.name].url}; offer one of them"
             raise BundleError(msg)
-        for relative in manifest.files:
-            bundle.path(relative)
-        file = each / MANIFEST_NAME
-        record = FileRecord(sha256=sha256_of(file), bytes=file.stat().st_size)
-        size = sum(each.bytes for each in manifest.files.values())
-        entries[manifest.name] = IndexEntry(
-            manifest.name, manifest.version, manifest.title, manifest.licence, record, size, quote(f"{each.name}/")
-        )
+        entries[entry.name] = entry
     if not entries:
         msg = f"{folder}: has no bundle in it; put folders with {MANIFEST_NAME} there"
         raise BundleError(msg)
@@ -151,6 +149,25 @@ def write_index(folder: Path) -> Path:
     with atomic_file(folder / INDEX_NAME) as stream:
         stream.write((json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
     return folder / INDEX_NAME
+
+
+def _entry(folder: Path) -> IndexEntry:
+    """What the index says of a folder, all of whose files are verified."""
+    model = open_model(folder)
+    for bundle in model.bundles if isinstance(model, BundleSet) else (model,):
+        for relative in bundle.manifest.files:
+            bundle.path(relative)
+    content = content_in(folder)
+    return IndexEntry(
+        name=content.name,
+        version=content.version,
+        title=content.title,
+        licence=content.licence,
+        manifest=FileRecord(sha256=content.sha256, bytes=len(content.text)),
+        bytes=content.bytes,
+        url=quote(f"{folder.name}/"),
+        head=content.head,
+    )
 
 
 def _downloaded(url: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Pull a bundle that a site offers, or a published checkpoint, into the store.
+"""Pull a bundle or set that a site offers, or a published checkpoint, into the store.
 
 Knows what is offered and published, the store, and how files are fetched; decides what may be pulled.
 """
@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from runtime._digest import sha256_of
 from runtime.errors import DownloadError, OutputError
-from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
+from runtime.manifest import MAX_MANIFEST_BYTES
+from runtime.registry.content import content_of
 from runtime.registry.fetch import Progress, Wanted, fetch, inside
 from runtime.registry.index import Offer
 from runtime.registry.published import Published
@@ -31,7 +32,7 @@ class Pulled:
 def pull_bundle(
     offer: Offer, store: Store, *, force: bool = False, offline: bool = False, progress: Progress | None = None
 ) -> Pulled:
-    """Fetch a bundle's manifest, then its files, and install it.
+    """Fetch a bundle's manifest, or those of a set, then the files, and install it.
 
     Parameters
     ----------
@@ -68,21 +69,25 @@ def pull_bundle(
         if record.bytes > MAX_MANIFEST_BYTES:
             msg = f"{entry.name}: its manifest is said to have {record.bytes} bytes; tell who offers it"
             raise DownloadError(msg)
-        wanted = Wanted(record.sha256, record.bytes, (inside(offer.place, MANIFEST_NAME),))
+        wanted = Wanted(record.sha256, record.bytes, (inside(offer.place, entry.head),))
         path = fetch(wanted, store.blobs, offline=offline)
-        text = path.read_bytes()
-        manifest = parse_manifest(text)
-        if manifest.name != entry.name:
-            msg = f"the index calls a bundle {entry.name!r} that calls itself {manifest.name!r}; tell who offers it"
+
+        def read(relative: str, sha256: str) -> bytes:
+            inner = Wanted(sha256, None, (inside(offer.place, relative),), most=MAX_MANIFEST_BYTES)
+            return fetch(inner, store.blobs, offline=offline).read_bytes()
+
+        content = content_of(entry.head, path.read_bytes(), read)
+        if content.name != entry.name:
+            msg = f"the index calls a bundle {entry.name!r} that calls itself {content.name!r}; tell who offers it"
             raise DownloadError(msg)
-        total = sum(each.bytes for each in manifest.files.values())
+        total = content.bytes
         store.check_space(total)
         done = 0
-        for relative, file in manifest.files.items():
+        for relative, file in content.files.items():
             wanted = Wanted(file.sha256, file.bytes, (inside(offer.place, relative),))
             fetch(wanted, store.blobs, offline=offline, progress=_from(done, total, progress))
             done += file.bytes
-        folder = store.install(text)
+        folder = store.install(content)
         path.unlink(missing_ok=True)
         return Pulled(folder, was_there=False)
 

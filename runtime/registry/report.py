@@ -61,7 +61,9 @@ def listing(summary: dict[str, Any]) -> str:
 def _here(facts: dict[str, Any]) -> str:
     if "problem" in facts:
         return f"  {facts['name']}: cannot be used: {_plain(facts['problem'])}"
-    return f"  {licence(facts)}, {size(facts['bytes'])}, {facts['folder']}"
+    names = [_plain(name) for name in facts.get("modalities", ())]
+    experts = f", a set for {', '.join(names)}" if names else ""
+    return f"  {licence(facts)}{experts}, {size(facts['bytes'])}, {facts['folder']}"
 
 
 def details(found: dict[str, Any]) -> str:

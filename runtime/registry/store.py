@@ -1,9 +1,9 @@
 """Bundles and checkpoints that were fetched: files by their sha256, and folders that `open_bundle` finds by name.
 
-Knows files, digests and manifests; knows no network. Below one folder lie::
+Knows files, digests and what models consist of; knows no network. Below one folder lie::
 
     blobs/<sha256>                 what was fetched, complete and verified; <sha256>.part what was begun
-    models/<name>/                 a bundle; its files are links to the blobs, or the blobs themselves moved
+    models/<name>/                 a bundle or a set; its files are links to the blobs, or the blobs themselves moved
     checkpoints/<name>/<file>      a published checkpoint, likewise, beside SHA256SUMS
 
 A folder appears whole or not at all. Whoever changes anything holds the lock. Nothing is changed or removed that these
@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime._digest import sha256_of
-from runtime.arrival import HIDDEN, REPLACED, arriving_folder, bundle_files, check_replaceable, discard, is_elsewhere
-from runtime.bundle import is_bundle_name, open_bundle
+from runtime.arrival import HIDDEN, REPLACED, arriving_folder, check_replaceable, discard, is_elsewhere
+from runtime.bundle import is_bundle_name
+from runtime.bundle_set import BundleSet, model_files, open_model
 from runtime.directories import data_directory
 from runtime.errors import BundleError, LiteInferError, OutputError
-from runtime.manifest import MANIFEST_NAME, Manifest, load_manifest, parse_manifest
+from runtime.registry.content import Content, content_in, head_in
 from runtime.registry.fetch import PART
 from runtime.registry.lock import locked
 
@@ -71,25 +72,26 @@ class Store:
                 self._settle()
             yield
 
-    def is_wanted(self, name: str, manifest_sha256: str, *, force: bool) -> bool:
-        """Tell whether a bundle is to be fetched: not if that very one is here and whole.
+    def is_wanted(self, name: str, head_sha256: str, *, force: bool) -> bool:
+        """Tell whether a model is to be fetched: not if the one whose manifest has that digest is here and whole.
 
-        OutputError if the name is taken, unless by a bundle and with `force`.
+        Of a set the digest is that of ``set.json``. OutputError if the name is taken, unless by a bundle or set and
+        with `force`.
         """
         folder = self._folder(self.models, name)
-        same = _digest_of(folder / MANIFEST_NAME) == manifest_sha256
+        same = _digest_of(folder / head_in(folder)) == head_sha256
         if same and not force and _is_whole(folder):
             return False
-        check_replaceable(folder, force=force or same)
+        check_replaceable(folder, force=force or same, files=model_files)
         return True
 
-    def install(self, manifest_text: bytes) -> Path:
-        """Make a bundle's folder of blobs that are all here and verified, in place of what `is_wanted` let pass.
+    def install(self, content: Content) -> Path:
+        """Make a model's folder of blobs that are all here and verified, in place of what `is_wanted` let pass.
 
         Parameters
         ----------
-        manifest_text : bytes
-            Its ``manifest.json``, which becomes exactly that file.
+        content : Content
+            What it consists of; its text becomes exactly that file.
 
         Returns
         -------
@@ -98,17 +100,14 @@ class Store:
 
         Raises
         ------
-        ManifestError
-            If the manifest is none.
         OutputError
-            If something that is no bundle has the name, or the folder cannot be written.
+            If something that is neither bundle nor set has the name, or the folder cannot be written.
         """
-        manifest = parse_manifest(manifest_text)
-        folder = self._folder(self.models, manifest.name)
-        files = {relative: self.blobs / record.sha256 for relative, record in manifest.files.items()}
-        with arriving_folder(folder, force=True) as work:
+        folder = self._folder(self.models, content.name)
+        files = {relative: self.blobs / record.sha256 for relative, record in content.files.items()}
+        with arriving_folder(folder, force=True, files=model_files) as work:
             copied = _placed(files, work)
-            (work / MANIFEST_NAME).write_bytes(manifest_text)
+            (work / content.head).write_bytes(content.text)
         _drop(copied)
         return folder
 
@@ -124,9 +123,9 @@ class Store:
             msg = f"{self.root}: {nbytes >> 20} MiB are needed and {free >> 20} MiB are free; free some"
             raise OutputError(msg)
 
-    def forget(self, manifest: Manifest) -> None:
-        """Remove a bundle's blobs, except those that another bundle needs."""
-        _drop(self._unneeded({record.sha256 for record in manifest.files.values()}))
+    def forget(self, content: Content) -> None:
+        """Remove a model's blobs, except those that another one needs."""
+        _drop(self._unneeded({record.sha256 for record in content.files.values()}))
 
     def keep_checkpoint(self, name: str, file: str, sha256: str) -> Path:
         """Give a blob that is here and verified the name of a published checkpoint; return the file."""
@@ -143,7 +142,7 @@ class Store:
         return next((folder / file for file in _sums(folder)), None)
 
     def remove(self, name: str) -> Removed:
-        """Remove a bundle and a checkpoint of that name, and the blobs that no other bundle needs.
+        """Remove a bundle or set and a checkpoint of that name, and the blobs that nothing else needs.
 
         BundleError if neither is here; OutputError if it holds what was not fetched, or cannot be removed.
         """
@@ -221,7 +220,7 @@ class Store:
 
 def _bring_back(hidden: Path, kind: Path) -> None:
     try:
-        place = kind / load_manifest(hidden / REPLACED).name
+        place = kind / content_in(hidden / REPLACED).name
     except LiteInferError:  # nothing was replaced
         return
     if not os.path.lexists(place):
@@ -259,20 +258,21 @@ def _digest_of(path: Path) -> str | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether every file of a bundle is what its digest says."""
+    """Tell whether every file of a bundle or set is what its digest says."""
     try:
-        bundle = open_bundle(folder)
-        for relative in bundle.manifest.files:
-            bundle.path(relative)
+        model = open_model(folder)
+        for bundle in model.bundles if isinstance(model, BundleSet) else (model,):
+            for relative in bundle.manifest.files:
+                bundle.path(relative)
     except BundleError:
         return False
     return True
 
 
 def _bundled(folder: Path) -> list[str]:
-    """Files of a bundle; OutputError if it is none."""
+    """Files of a bundle or set; OutputError if it is none."""
     try:
-        return bundle_files(folder)
+        return model_files(folder)
     except BundleError as error:
         raise _not_ours(folder) from error
 
@@ -290,10 +290,10 @@ def _not_ours(folder: Path) -> OutputError:
 
 
 def _digests(folder: Path) -> list[str]:
-    """Digests of the files of a bundle, its manifest's among them, or of a checkpoint."""
+    """Digests of the files of a bundle or set, its manifest's among them, or of a checkpoint."""
     try:
-        manifest = load_manifest(folder)
-        return [sha256_of(folder / MANIFEST_NAME), *(record.sha256 for record in manifest.files.values())]
+        content = content_in(folder)
+        return [content.sha256, *(record.sha256 for record in content.files.values())]
     except (LiteInferError, OSError):
         return list(_sums(folder).values())
 
