@@ -94,8 +94,12 @@ def manifest_of(system: str) -> Manifest:
                     "coordinates": "resized",
                     "normalise": {"kind": "mean_std", **statistics},
                 },
-                "prompts": {"box": {"rounding": "none"}},
-                "output": {"upsample": "via_input"},
+                "prompts": {
+                    "box": {"use": "optional", "rounding": "none"},
+                    "points": {},
+                    "mask": {"kind": "logits", "size": [256, 256]},
+                },
+                "output": {"candidates": 4, "order": "graph", "upsample": "via_input"},
             }
         )
     raise KeyError(system)
