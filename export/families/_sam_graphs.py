@@ -33,12 +33,17 @@ class BoxDecoder(nn.Module):
         return logits, scores
 
 
-class PromptDecoder(BoxDecoder):
+class PromptDecoder(nn.Module):
     """The decoder graph of SAM itself: any of box, points and earlier logits -> all its masks, the likeliest first.
 
     SAM has one mask for a clear prompt and three for one that may mean a thing, its part or its whole. A single click
     is the latter, as its authors advise; a box, several points and an earlier mask are clear.
     """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.mask_decoder = model.mask_decoder
 
     def forward(
         self,

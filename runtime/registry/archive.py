@@ -18,7 +18,7 @@ from runtime.bundle_set import SET_NAME, BundleSet, open_model
 from runtime.errors import BundleError, BundleIntegrityError, OutputError
 from runtime.io._atomic import atomic_file
 from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from runtime.registry.content import Content, content_in, content_of
+from runtime.registry.content import Content, Head, content_in, content_of
 from runtime.registry.fetch import PART, is_blob
 from runtime.registry.store import Store
 
@@ -133,7 +133,7 @@ def _verified(model: Bundle | BundleSet) -> dict[str, Path]:
     """Every file but the one that tells what there is, by its relative path."""
     if not isinstance(model, BundleSet):
         return {relative: model.path(relative) for relative in model.manifest.files}
-    files = {}
+    files: dict[str, Path] = {}
     for bundle in model.bundles:  # their manifests were verified when the set was opened
         own = {MANIFEST_NAME: bundle.folder / MANIFEST_NAME, **_verified(bundle)}
         files |= {f"{bundle.folder.name}/{relative}": path for relative, path in own.items()}
@@ -151,7 +151,7 @@ def _check_archive(path: Path, sha256: str) -> None:
         raise BundleIntegrityError(msg)
 
 
-def _head(path: Path, archive: ZipArchive) -> tuple[str, str]:
+def _head(path: Path, archive: ZipArchive) -> tuple[str, Head]:
     """Prefix of all that counts, empty or the one folder it is packed in, and the file that tells what there is."""
     sets = _shallow(archive, SET_NAME)
     bundles = [place for place in _shallow(archive, MANIFEST_NAME) if not any(place.startswith(one) for one in sets)]
@@ -159,7 +159,7 @@ def _head(path: Path, archive: ZipArchive) -> tuple[str, str]:
         what = "no" if not (sets or bundles) else f"{len(sets) + len(bundles)} times"
         msg = f"{path}: has {what} {MANIFEST_NAME}; wanted one bundle or set, as lite-infer models pack writes it"
         raise BundleError(msg)
-    return (sets[0], SET_NAME) if sets else (bundles[0], MANIFEST_NAME)
+    return (sets[0], "set.json") if sets else (bundles[0], "manifest.json")
 
 
 def _shallow(archive: ZipArchive, wanted: str) -> list[str]:

@@ -11,12 +11,16 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from runtime.bundle_set import SET_NAME, check_experts, parse_set
 from runtime.errors import BundleIntegrityError, ManifestError
 from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileRecord, Licence, Manifest, parse_manifest
 
-__all__ = ["Content", "content_in", "content_of", "head_in"]
+__all__ = ["Content", "Head", "content_in", "content_of", "head_in"]
+
+Head = Literal["manifest.json", "set.json"]
+"""Name of the file that tells what there is."""
 
 _DIGITS = 12
 
@@ -31,7 +35,7 @@ class Content:
         Its own; a set's version is the beginning of its digest.
     licence : Licence
         Of a set whose experts have several, all of them.
-    head : str
+    head : Head
         ``manifest.json`` or ``set.json``.
     text : bytes
         What that file holds.
@@ -47,7 +51,7 @@ class Content:
     version: str
     title: str
     licence: Licence
-    head: str
+    head: Head
     text: bytes
     files: Mapping[str, FileRecord]
     manifests: tuple[Manifest, ...]
@@ -64,7 +68,7 @@ class Content:
         return sum(record.bytes for record in self.files.values())
 
 
-def content_of(head: str, text: bytes, read: Callable[[str, str], bytes]) -> Content:
+def content_of(head: Head, text: bytes, read: Callable[[str, str], bytes]) -> Content:
     """Tell what a model consists of.
 
     Parameters
@@ -125,9 +129,10 @@ def content_in(folder: Path) -> Content:
     return content_of(head, _read(folder / head), lambda relative, _: _read(folder / relative))
 
 
-def head_in(folder: Path) -> str:
+def head_in(folder: Path) -> Head:
     """Name of the file that tells what a folder holds: ``manifest.json`` where it has one, else ``set.json``."""
-    return SET_NAME if (folder / SET_NAME).is_file() and not (folder / MANIFEST_NAME).is_file() else MANIFEST_NAME
+    is_set = (folder / SET_NAME).is_file() and not (folder / MANIFEST_NAME).is_file()
+    return "set.json" if is_set else "manifest.json"
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -24,7 +24,7 @@ from runtime.errors import BundleError, DownloadError
 from runtime.io._atomic import atomic_file
 from runtime.manifest import MANIFEST_NAME, FileRecord, Licence, Name
 from runtime.registry import web
-from runtime.registry.content import content_in
+from runtime.registry.content import Head, content_in
 
 __all__ = ["INDEX_NAME", "IndexEntry", "Offer", "offers", "write_index"]
 
@@ -49,7 +49,7 @@ class IndexEntry(Struct, frozen=True, omit_defaults=True):
     manifest: FileRecord
     bytes: Annotated[int, Meta(ge=0, le=1 << 40)]
     url: str
-    head: Literal["manifest.json", "set.json"] = "manifest.json"
+    head: Head = "manifest.json"
 
 
 class _Index(Struct, frozen=True):
