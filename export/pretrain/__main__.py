@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
@@ -41,15 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     measure.add_argument("--quick", action="store_true", help="boxes only")
     measure.add_argument("--json", type=Path, help="write all figures here")
     draw = commands.add_parser("gallery", help="pictures of every object of a labelled folder, the worst first")
-    draw.add_argument("folder", type=Path)
+    source = draw.add_mutually_exclusive_group(required=True)
+    source.add_argument("folder", type=Path, nargs="?")
+    source.add_argument("--drawn", type=int, metavar="N", help="the worst answers on N drawn images, in one PNG")
     draw.add_argument("--bundle", default="default")
-    draw.add_argument("--output", type=Path, required=True, help="folder for one PNG a case")
+    draw.add_argument("--output", type=Path, required=True, help="folder for one PNG a case; with --drawn the PNG")
     convert = commands.add_parser("export", help="checkpoint to bundle")
     convert.add_argument("--checkpoint", type=Path, required=True)
     convert.add_argument("--output", type=Path, required=True, help="bundle folder")
     convert.add_argument(
         "--figures", type=Path, nargs="+", default=[], help="what evaluate --json wrote, to be quoted in the manifest"
     )
+    convert.add_argument("--curve", type=Path, nargs="+", default=[], help="the same, of checkpoints on the way")
+    convert.add_argument("--seeds", type=Path, nargs="+", default=[], help="the same, of models from other seeds")
     convert.add_argument("--int8", action="store_true", help="INT8 graphs as well, calibrated on drawn images")
     convert.add_argument("--dataset", default="labelled development folder", help="name of what was evaluated")
     options = parser.parse_args(arguments)
@@ -75,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _reproduce(output: Path) -> int:
-    from export.pretrain.bundle import BundleFacts, write_bundle
+    from export.pretrain.bundle import write_bundle
     from export.pretrain.checkpoint import blend
     from export.pretrain.config import load_config
     from export.pretrain.loop import train
@@ -84,21 +89,21 @@ def _reproduce(output: Path) -> int:
     train(load_config(_CONFIGS / "default.json"), images)
     train(load_config(_CONFIGS / "rollout.json"), rollouts, images / "checkpoint.pt")
     model = blend(images / "checkpoint.pt", rollouts / "checkpoint.pt", SHIPPED_SHARE, output / "model.pt")
-    written = write_bundle(model, output / "bundle", BundleFacts())
+    written = write_bundle(model, output / "bundle")
     sys.stdout.write(f"{written}\n")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from export.pretrain.bundle import BundleFacts, write_bundle
+    from export.pretrain.bundle import write_bundle
+    from export.pretrain.card import Facts
 
-    summary: dict[str, dict[str, object]] = {"protocols": {}}
-    for path in options.figures:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        summary["protocols"] |= found["protocols"]
-        for table in ("box_by_modality", "box_by_size"):
-            summary[table] = found.get(table) or summary.get(table, {})
-    written = write_bundle(options.checkpoint, options.output, BundleFacts(summary=summary, dataset=options.dataset))
+    figures, curve, seeds = (
+        [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        for paths in (options.figures, options.curve, options.seeds)
+    )
+    summary = _joined(figures) if figures else None
+    written = write_bundle(options.checkpoint, options.output, Facts(summary, options.dataset, curve, seeds))
     if options.int8:
         from export.pretrain.int8 import add_int8
 
@@ -107,13 +112,28 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _joined(figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of one model that were measured in several runs."""
+    summary: dict[str, Any] = {"protocols": {}}
+    for found in figures:
+        summary["protocols"] |= found["protocols"]
+        for table in ("box_by_modality", "box_by_size"):
+            summary[table] = found.get(table) or summary.get(table, {})
+    return summary
+
+
 def _gallery(options: argparse.Namespace) -> int:
-    from export.pretrain.gallery import write_gallery
+    from export.pretrain.gallery import write_drawn, write_gallery
     from export.pretrain.predictors import BundlePredictor
     from runtime import Session
 
     with Session(options.bundle, cache=False) as session:
-        for path in write_gallery(BundlePredictor(session), options.folder, options.output):
+        predictor = BundlePredictor(session)
+        if options.drawn:
+            written = [write_drawn(predictor, options.drawn, options.output)]
+        else:
+            written = write_gallery(predictor, options.folder, options.output)
+        for path in written:
             sys.stdout.write(f"{path}\n")
     return 0
 
@@ -139,6 +159,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             else:
                 figures = evaluate_slices(BundlePredictor(session), options.folder, quick=options.quick)
     summary = figures.summary()
+    if options.checkpoint is not None:
+        from export.pretrain.checkpoint import read_checkpoint
+
+        state = read_checkpoint(options.checkpoint)
+        summary |= {"images": state["images"], "seed": state["config"]["seed"]}
     if options.json is not None:
         options.json.write_text(json.dumps({**summary, "objects": figures.objects}, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(format_table(summary) + "\n")

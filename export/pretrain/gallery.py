@@ -1,4 +1,4 @@
-"""Pictures of what a model answers on a labelled folder: one sheet a case, the worst objects first.
+"""Pictures of what a model answers, the worst objects first: one sheet a case of a labelled folder, or drawn images.
 
 Each tile shows one object on its largest slice: the box in yellow, the true outline in green, the answer in magenta,
 name and Dice above. Knows drawing. Must not know how a predictor works. The sheets contain the folder's images: mind
@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pretrain.cases import Case, SliceObject, read_cases
+from export.pretrain.dataset import make_example
 from export.pretrain.metrics import dice
 from export.pretrain.predictors import Predictor
+from export.pretrain.prompts import tight_box
 
-__all__ = ["draw_case", "write_gallery"]
+__all__ = ["draw_case", "write_drawn", "write_gallery"]
 
 _TILE = 192
 _COLUMNS = 6
 _TITLE = 16
+_DRAWN_SEED = 99  # no training run's
+_WORST = 18
 _YELLOW, _GREEN, _MAGENTA = (0, 220, 255), (60, 230, 60), (255, 60, 255)  # BGR
 
 
@@ -30,10 +34,8 @@ def write_gallery(predictor: Predictor, folder: Path, output: Path) -> list[Path
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for case in read_cases(folder):
-        done, encoded = cv2.imencode(".png", draw_case(predictor, case))
-        assert done
         path = output / f"{case.name}.png"
-        path.write_bytes(encoded.tobytes())
+        _write_png(path, draw_case(predictor, case))
         written.append(path)
     return written
 
@@ -47,12 +49,39 @@ def draw_case(predictor: Predictor, case: Case) -> NDArray[np.uint8]:
         answer = predictor.decode(predictor.encode(image), item.box[np.newaxis]).masks[0]
         value = dice(answer, truth)
         tiles.append((value, _tile(image, item, truth, answer, value)))
+    return _sheet(tiles)
+
+
+def write_drawn(predictor: Predictor, images: int, output: Path) -> Path:
+    """Write the worst answers to tight boxes on images of the generator, one an image, as one PNG."""
+    tiles: list[tuple[float, NDArray[np.uint8]]] = []
+    for index in range(images):
+        example = make_example(_DRAWN_SEED, index, prompts=1, neighbour_share=0.0, point_share=0.0)
+        image = np.ascontiguousarray(example.pixels.transpose(1, 2, 0))
+        truth = example.targets[0] > 0
+        box = tight_box(truth).astype(np.float64)
+        answer = predictor.decode(predictor.encode(image), box[np.newaxis]).masks[0]
+        value = dice(answer, truth)
+        item = SliceObject(1, f"drawn {index}", 0, None, box, None, small=False)
+        tiles.append((value, _tile(image, item, truth, answer, value)))
+    _write_png(output, _sheet(sorted(tiles, key=lambda tile: tile[0])[:_WORST]))
+    return output
+
+
+def _sheet(tiles: list[tuple[float, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """All tiles, the lowest value first."""
     tiles.sort(key=lambda tile: tile[0])
     pictures = [picture for _, picture in tiles]
     pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % min(_COLUMNS, len(pictures)))
     columns = min(_COLUMNS, len(pictures))
     rows = [np.hstack(pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
     return np.vstack(rows)
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    done, encoded = cv2.imencode(".png", picture)
+    assert done
+    path.write_bytes(encoded.tobytes())
 
 
 def _tile(

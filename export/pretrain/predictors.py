@@ -19,6 +19,7 @@ from export.pretrain.checkpoint import load_network
 from export.pretrain.config import BOX_SIDES
 from export.pretrain.model import Network
 from export.pretrain.step import OWN
+from runtime._derived import point_boxes
 
 if TYPE_CHECKING:
     from runtime import Embedding, Session
@@ -121,7 +122,10 @@ class CheckpointPredictor:
             outwards = np.array([0.0, 0.0, 1.0, 1.0])  # a box covers in the input frame what it covers in the image
             tried = [torch.from_numpy(((boxes + outwards) * scale - outwards).astype(np.float32))]
         else:
-            tried = [_around(points, labels, share * self._size) for share in BOX_SIDES]
+            framed_points = points.numpy()
+            tried = [
+                torch.from_numpy(point_boxes(framed_points, point_labels, share * self._size)) for share in BOX_SIDES
+            ]
         masks = torch.zeros(count, 1, self._size, self._size)
         if earlier is not None:
             masks = torch.from_numpy(earlier)[:, None]
@@ -167,15 +171,6 @@ class BundlePredictor:
         masks = None if earlier is None else earlier[:, None]
         found = self._session.decode(embedding, boxes=boxes, points=points, point_labels=labels, masks=masks)
         return Answer(found.masks, found.low_res_logits, found.scores)
-
-
-def _around(points: Tensor, labels: Tensor, side: float) -> Tensor:
-    """Boxes (N, 4) of one side around the positive ones of points (N, P, 2), holding all of those."""
-    positive = (labels > 0)[:, :, None]
-    low = torch.where(positive, points, torch.inf).amin(1)
-    high = torch.where(positive, points, -torch.inf).amax(1)
-    half = ((high - low) / 2).clamp(min=(side - 1) / 2)
-    return torch.cat([(low + high) / 2 - half, (low + high) / 2 + half], 1)
 
 
 def _padded(clicks: Clicks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

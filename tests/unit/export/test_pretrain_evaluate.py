@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 from export.pretrain.cases import read_cases, window_to_bytes
 from export.pretrain.evaluate import evaluate_slices, format_table
-from export.pretrain.gallery import write_gallery
+from export.pretrain.gallery import write_drawn, write_gallery
 from export.pretrain.metrics import bootstrap_interval, box_mask, dice, ellipse_mask, mean_over_cases
 from export.pretrain.predictors import Answer, Clicks, frame_image
 from runtime.errors import ImageError
@@ -116,6 +116,12 @@ def test_a_gallery_has_one_sheet_a_case_with_box_truth_and_answer(folder: Path) 
     assert tile.shape[1] == 2 * 192, "two objects, side by side"
     colours = {tuple(int(v) for v in colour) for colour in np.unique(tile.reshape(-1, 3), axis=0)}
     assert {(0, 220, 255), (255, 60, 255)} <= colours, "box and answer; the outline of the truth lies under the answer"
+
+
+def test_the_worst_answers_on_drawn_images_are_one_picture(tmp_path: Path) -> None:
+    sheet = cv2.imread(str(write_drawn(_BoxPredictor(), 7, tmp_path / "failures.png")))
+    assert sheet is not None
+    assert sheet.shape[:2] == (2 * (192 + 16), 6 * 192), "seven tiles in rows of six"
 
 
 def test_small_objects_are_reported_apart(folder: Path) -> None:

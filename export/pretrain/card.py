@@ -1,0 +1,155 @@
+"""The model card: what a trained bundle says about its making, its figures and its failures, as Markdown.
+
+Knows text and the JSON that `evaluate` writes. Must not know networks, graphs or the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PROTOCOLS", "Facts", "write_card"]
+
+Summary = dict[str, Any]  # what ``evaluate --json`` writes
+
+PROTOCOLS = {
+    "box": "tight box on the largest slice",
+    "jitter": "each side of that box moved by up to 3 px",
+    "refined": "tight box, then the same box and its own answer",
+    "click_1": "tight box, then one correction of its answer",
+    "click_4": "tight box, then four corrections of its answers",
+    "click_1_bare": "tight box and one correction without the answer",
+    "click_4_bare": "tight box and four corrections without the answers",
+    "point": "one click and no box",
+    "point_4": "four clicks and no box",
+    "small/box": "tight box, objects of 20 to 99 px",
+    "box_3d": "3-D: box of six numbers",
+    "slice_range": "3-D: box on the largest slice, first and last slice given",
+    "slice_only": "3-D: box on the largest slice alone",
+    "three_boxes": "3-D: boxes on three slices, first and last slice given",
+    "every_slice": "3-D: true box on every slice",
+}
+_BASELINES = {
+    "baseline_box": "the tight box, filled",
+    "baseline_ellipse": "the ellipse inside the tight box",
+}
+
+_CARD = """# {title}
+
+A convolutional encoder and a decoder that works in a window around the box, {parameters:.2f} million parameters,
+trained on synthetic images and volumes that `export/pretrain` draws: no medical image and no published weight went
+into it. Licence: Apache-2.0, as lite-infer itself.
+
+Give a box around the object; correct with clicks, together with the earlier answer. Clicks and strokes alone work,
+less well. Several boxes of one object on different slices help most in a volume. The mask of a slice, and the slice
+itself, prompt the next one. The model finds the boundary of what is in the box; it knows no anatomy.
+
+## Where it fails
+
+Rings (a box cannot tell a wall from what it encloses: look at the other candidates), long thin structures, structures
+without contrast in the window, a box that holds several things of about its size, and long propagation, which leaks
+into neighbours of the same grey. `docs/images/failures.png` of the source shows its worst answers on drawn images;
+`python -m export.pretrain gallery FOLDER --output PICTURES` draws every answer on yours. Check every mask: this is
+research software and not a medical device.
+
+{figures}
+"""
+
+_MADE = """## Making it again
+
+`python -m export.pretrain reproduce --output RUNS` makes the weights from their seed; every figure here is from
+`python -m export.pretrain evaluate FOLDER --bundle BUNDLE --precision fp32`, those in 3-D with `--volumes`.
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a trained model besides its weights.
+
+    Attributes
+    ----------
+    summary : dict, optional
+        Figures of `evaluate`, 2-D and 3-D together.
+    dataset : str
+        What they were measured on.
+    curve : sequence of dict
+        Figures of checkpoints on the way, each with ``images``, how many it had seen.
+    seeds : sequence of dict
+        Figures of models that were trained in the same way from another seed.
+    """
+
+    summary: Summary | None = None
+    dataset: str = "labelled development folder"
+    curve: Sequence[Summary] = field(default_factory=tuple)
+    seeds: Sequence[Summary] = field(default_factory=tuple)
+
+
+def write_card(title: str, parameters: float, facts: Facts) -> str:
+    """Markdown of the card; ``parameters`` in millions."""
+    figures = _figures(facts) if facts.summary else "Not evaluated."
+    return _CARD.format(title=title, parameters=parameters, figures=figures).rstrip() + "\n"
+
+
+def _figures(facts: Facts) -> str:
+    assert facts.summary is not None
+    protocols = facts.summary["protocols"]
+    parts = [
+        f"## Mean Dice on {facts.dataset}\n\n"
+        "Measured in float32; means over cases, with 95 % intervals from resampling the cases. No image of the folder\n"
+        "trained the model, but settings of the generator and of propagation were chosen by looking at it, so that\n"
+        "expect somewhat less on other images.\n\n"
+        + _table(["prompt", "Dice", "95 %", "cases"], [_row(protocols, *item) for item in PROTOCOLS.items()]),
+        _table(["without a model", "Dice", "95 %", "cases"], [_row(protocols, *item) for item in _BASELINES.items()]),
+        _table(["tight box", "Dice", "jittered"], _groups(facts.summary)),
+        _seeds(facts),
+        _curve(facts),
+        _MADE,
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown table of the rows that are not empty; nothing where there are none."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows if cells]
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *lines]) if lines else ""
+
+
+def _row(protocols: dict[str, Any], key: str, text: str) -> list[str]:
+    if key not in protocols:
+        return []
+    found = protocols[key]
+    low, high = found.get("ci95", (float("nan"),) * 2)
+    return [text, f"{found['mean']:.3f}", f"{low:.3f} to {high:.3f}", str(found["cases"])]
+
+
+def _groups(summary: Summary) -> list[list[str]]:
+    """Tight boxes by modality and by size."""
+    rows = [[name, f"{value:.3f}", ""] for name, value in summary.get("box_by_modality", {}).items()]
+    rows += [
+        [f"{name}, {row['objects']} objects", f"{row['box']:.3f}", f"{row['jitter']:.3f}"]
+        for name, row in summary.get("box_by_size", {}).items()
+    ]
+    return rows
+
+
+def _means(summary: Summary, keys: Sequence[str]) -> list[str]:
+    return [f"{summary['protocols'][key]['mean']:.3f}" if key in summary["protocols"] else "" for key in keys]
+
+
+def _seeds(facts: Facts) -> str:
+    """The same command from other seeds, beside the model itself."""
+    if not facts.seeds or facts.summary is None:
+        return ""
+    keys = [key for key in PROTOCOLS if all(key in seed["protocols"] for seed in facts.seeds)]
+    rows = [["this model", *_means(facts.summary, keys)]]
+    rows += [[f"seed {seed.get('seed', '?')}", *_means(seed, keys)] for seed in facts.seeds]
+    return "## Other seeds, trained in the same way\n\n" + _table(["", *keys], rows)
+
+
+def _curve(facts: Facts) -> str:
+    """How the figures grew with the images that were drawn."""
+    keys = ("box", "jitter")
+    rows = [[f"{one['images']}", *_means(one, keys)] for one in sorted(facts.curve, key=lambda one: int(one["images"]))]
+    table = _table(["drawn images seen", "tight box", "jittered"], rows)
+    return f"## Learning curve, first stage\n\n{table}" if table else ""

@@ -1,0 +1,40 @@
+"""The model card: figures with their intervals, and only tables that have something to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.pretrain.card import Facts, write_card
+
+
+def _summary(value: float, **more: Any) -> dict[str, Any]:
+    row = {"mean": value, "ci95": [value - 0.05, value + 0.05], "cases": 29}
+    return {"protocols": {"box": row, "jitter": row, "baseline_box": row}, **more}
+
+
+def test_a_model_that_was_not_measured_says_so() -> None:
+    card = write_card("A model", 2.345, Facts())
+    assert card.startswith("# A model\n")
+    assert "2.35 million parameters" in card or "2.34 million parameters" in card
+    assert card.endswith("Not evaluated.\n")
+
+
+def test_figures_stand_with_their_intervals_beside_the_baselines() -> None:
+    sizes = {"0 to 99 px": {"box": 0.7, "jitter": 0.5, "objects": 22}}
+    card = write_card("A model", 2.0, Facts(_summary(0.88765, box_by_modality={"CT": 0.9}, box_by_size=sizes), "some"))
+    assert "## Mean Dice on some\n" in card
+    assert "| tight box on the largest slice | 0.888 | 0.838 to 0.938 | 29 |" in card
+    assert "| the tight box, filled | 0.888 |" in card
+    assert "| CT | 0.900 |  |" in card
+    assert "| 0 to 99 px, 22 objects | 0.700 | 0.500 |" in card
+    assert "every slice" not in card, "what was not measured has no row"
+    assert "Learning curve" not in card
+    assert "Other seeds" not in card
+
+
+def test_the_curve_ascends_and_other_seeds_stand_beside_the_model() -> None:
+    curve = (_summary(0.8, images=20000), _summary(0.7, images=8000))
+    card = write_card("A model", 2.0, Facts(_summary(0.9), "some", curve, (_summary(0.85, seed=5),)))
+    assert card.index("| 8000 | 0.700 | 0.700 |") < card.index("| 20000 | 0.800 | 0.800 |")
+    assert "| this model | 0.900 | 0.900 |" in card
+    assert "| seed 5 | 0.850 | 0.850 |" in card
