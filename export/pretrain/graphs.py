@@ -11,7 +11,6 @@ Knows torch and ONNX. Must not know the manifest or training.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.pretrain.config import ModelConfig
 from export.pretrain.model import Block, ConvBnRelu, Network
+from export.pretrain.windows import ExportDecoder
 
 __all__ = [
     "DECODER_INPUTS",
@@ -70,8 +70,11 @@ def _fold_module(module: nn.Module) -> nn.Module:
 
 
 def fold(network: Network) -> Network:
-    """Copy of a network in inference mode whose batch normalisations and skips are inside its convolutions."""
-    return cast(Network, _fold_module(copy.deepcopy(network).eval().float().to(memory_format=torch.contiguous_format)))  # type: ignore[call-overload]
+    """Copy of a network for inference: normalisations and skips inside convolutions, windows as engines like them."""
+    copied = Network(network.config)
+    copied.decoder = ExportDecoder(network.config)
+    copied.load_state_dict(network.state_dict())
+    return cast(Network, _fold_module(copied.eval().to(memory_format=torch.contiguous_format)))  # type: ignore[call-overload]
 
 
 class EncoderGraph(nn.Module):

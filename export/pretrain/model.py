@@ -187,6 +187,10 @@ class Decoder(nn.Module):
         windows = windows.to(level.dtype).reshape(-1, cells, cells, channels)  # one copy for the type and the order
         return windows.permute(0, 3, 1, 2)
 
+    def _planes(self, pixels: Tensor, centre: Tensor, half: Tensor) -> Tensor:
+        """Sample each image's windows at 128 and take them apart: (B, 3, S, S) -> (N, 12, 64, 64)."""
+        return F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)
+
     def _look(self, fine: Tensor, seen: list[Tensor]) -> Tensor:
         """First convolution on prompt channels and images; an image that is not there adds nothing."""
         planes = torch.cat([fine, *seen], 1)
@@ -209,9 +213,9 @@ class Decoder(nn.Module):
         ``before`` holds the pixels of the neighbouring slices; it counts where ``has_mask`` (N,) is 2.
         """
         centre, _, half = self.geometry.window(boxes)
-        seen = [F.pixel_unshuffle(self._sample(pixels, _IMAGE_GRID, centre, half), 2)]  # (N, 12, 64, 64)
+        seen = [self._planes(pixels, centre, half)]
         if before is not None and has_mask is not None:
-            neighbour = F.pixel_unshuffle(self._sample(before, _IMAGE_GRID, centre, half), 2)
+            neighbour = self._planes(before, centre, half)
             seen.append(neighbour * (has_mask > 1.5).to(neighbour.dtype)[:, None, None, None])
         prompt_32 = F.avg_pool2d(prompt, 2)
         x = self._sample(levels[2], 16, centre, half)
