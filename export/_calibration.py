@@ -87,7 +87,7 @@ def _loaded(path: Path, refused: list[str]) -> list[Volume]:
 
 def _candidates(folder: Path) -> Iterator[Path]:
     """Files in the order of their names; a folder that holds DICOM files counts as one series."""
-    from runtime.io.dicom import is_dicom
+    from runtime.io._kinds import is_dicom
 
     tried = 0
     for place, folders, names in os.walk(folder):

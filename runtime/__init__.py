@@ -12,9 +12,8 @@ Results are for research use unless you validate them for your purpose.
 
 from __future__ import annotations
 
-from importlib import metadata as _metadata
-
 from runtime import errors
+from runtime._version import __version__
 from runtime._volume_run import Progress
 from runtime.bundle import available_bundles
 from runtime.cache import EmbeddingCache
@@ -47,8 +46,3 @@ __all__ = [
     "save",
     "world_box",
 ]
-
-try:
-    __version__ = _metadata.version("lite-infer")
-except _metadata.PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"

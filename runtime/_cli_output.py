@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +154,8 @@ class ProgressBar:
 
 def demo_command() -> list[str]:
     """Arguments that the demo runs: nibabel's MR sample, a box around the lateral ventricles."""
+    from importlib.resources import files  # with all that it imports, of use here alone
+
     sample = files("nibabel") / "tests" / "data" / "example4d.nii.gz"
     if not sample.is_file():
         msg = "nibabel lacks its test data (example4d.nii.gz); run: pip install --force-reinstall nibabel"

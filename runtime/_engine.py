@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from runtime.backends import (
     BackendOptions,
     choose_backend,
     graph_sha256,
+    name_and_version,
     open_backend,
     resolve_precision,
 )
@@ -70,7 +70,6 @@ class Engine:
         self._bundle = bundle
         self._transform = msgspec.json.encode([self.manifest.input, self.manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self.backend, bundle, "encoder", self.precision)
-        self._engine = _name_and_version(self.backend)
         self._graphs: dict[str, Backend] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -96,7 +95,7 @@ class Engine:
         key = embedding_key(
             content_digest(pixels),
             graph_sha256=self._graph_sha256,
-            backend=self._engine,
+            backend=name_and_version(self.backend),
             precision=self.precision,
             transform=self._transform,
         )
@@ -212,11 +211,3 @@ def _own(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     copy = np.array(pixels, order="C")
     copy.flags.writeable = False
     return copy
-
-
-def _name_and_version(backend: str) -> str:
-    """Name and version of an inference engine: another version may round differently."""
-    try:
-        return f"{backend} {version(backend)}"
-    except PackageNotFoundError:  # a build of another name, such as onnxruntime-gpu
-        return backend

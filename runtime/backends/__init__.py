@@ -32,6 +32,7 @@ __all__ = [
     "default_threads",
     "graph_sha256",
     "installed_backends",
+    "name_and_version",
     "open_backend",
     "resolve_precision",
 ]
@@ -220,6 +221,33 @@ def graph_sha256(name: str, bundle: Bundle, role: str, precision: str) -> str:
         If the bundle has no such graph for this engine.
     """
     return bundle.graph_sha256(role, precision, _FORMATS[name])
+
+
+def name_and_version(name: str) -> str:
+    """Name an engine with its version, another of which may round differently; the engine is imported.
+
+    Parameters
+    ----------
+    name : str
+        What `choose_backend` returned.
+
+    Returns
+    -------
+    text : str
+        As in ``openvino 2026.4.1-21345-abc``.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the engine does not load.
+    """
+    if name == "openvino":
+        from runtime.backends import ov
+
+        return f"{name} {ov.version()}"
+    from runtime.backends import ort
+
+    return f"{name} {ort.version()}"
 
 
 def open_backend(name: str, bundle: Bundle, role: str, options: BackendOptions) -> Backend:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from runtime.backends.base import BackendOptions
 
-__all__ = ["OrtBackend", "check_loads"]
+__all__ = ["OrtBackend", "check_loads", "version"]
 
 _TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 _ERRORS_ONLY = 3
@@ -58,6 +58,11 @@ def _import_onnxruntime() -> ModuleType:
     onnxruntime.disable_telemetry_events()  # Windows has no switch in the environment
     module: ModuleType = onnxruntime
     return module
+
+
+def version() -> str:
+    """Version of ONNX Runtime; `BackendUnavailable` where it does not load."""
+    return str(_import_onnxruntime().__version__)
 
 
 def check_loads() -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from runtime.backends.base import BackendOptions
 
-__all__ = ["OpenVinoBackend", "capabilities", "has_native_bf16"]
+__all__ = ["OpenVinoBackend", "capabilities", "has_native_bf16", "version"]
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +102,11 @@ def _foreign() -> tuple[type[Exception], ...]:
 
     own = [value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, Exception)]
     return (*own, RuntimeError, TypeError, ValueError, OSError, MemoryError, LookupError, AttributeError)
+
+
+def version() -> str:
+    """Version of OpenVINO; `BackendUnavailable` where it does not load."""
+    return str(_import_openvino().__version__)
 
 
 def capabilities() -> frozenset[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume
-from runtime.io._dicom_files import ZIP_START
+from runtime.io._kinds import ZIP_START, is_dicom, is_metaimage, is_mgh, is_nifti, is_npz, is_nrrd, is_raster
 from runtime.io._reading import LOGGER, check_file
 from runtime.io._saving import FORMATS, WRITABLE, check_output, output_format, output_suffix, save
 from runtime.io._voxels import unpacked_head
@@ -152,14 +152,6 @@ def kind_of(path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
-    from runtime.io.dicom import is_dicom
-    from runtime.io.metaimage import is_metaimage
-    from runtime.io.mgh import is_mgh
-    from runtime.io.nifti import is_nifti
-    from runtime.io.npz import is_npz
-    from runtime.io.nrrd import is_nrrd
-    from runtime.io.raster import is_raster
-
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)

@@ -17,13 +17,10 @@ from runtime._zip import ZipArchive, ZipLimits
 from runtime.errors import ImageError
 from runtime.io._reading import MAX_BYTES, BoundedFile, check_file
 
-__all__ = ["MAX_FILES", "ZIP_START", "DicomFile", "ZipMember", "archive_of", "files_in", "head_of", "opened"]
+__all__ = ["MAX_FILES", "DicomFile", "ZipMember", "archive_of", "files_in", "head_of", "opened"]
 
 MAX_FILES = 50_000
 """Most files of a folder or an archive that is read as a series."""
-
-ZIP_START = b"PK\3\4"
-"""First bytes of an archive that holds something."""
 
 _HEAD_BYTES = 256
 

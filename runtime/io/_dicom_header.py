@@ -16,10 +16,11 @@ from typing import Any
 from runtime._zip import ZipArchive
 from runtime.errors import ImageError
 from runtime.io._dicom_files import DicomFile, archive_of, files_in, head_of, opened
+from runtime.io._kinds import is_dicom
 from runtime.io._quiet import quiet
 from runtime.io._reading import MAX_BYTES, check_size, foreign, named
 
-__all__ = ["MAX_FRAMES", "Frame", "Scan", "Series", "frames_of", "is_dicom", "read_dataset", "scan_file", "scan_files"]
+__all__ = ["MAX_FRAMES", "Frame", "Scan", "Series", "frames_of", "read_dataset", "scan_file", "scan_files"]
 
 MAX_FRAMES = 50_000
 """Most frames of a multi-frame object."""
@@ -143,16 +144,6 @@ class _Header:
     dataset: Any
     uid: str
     number: int
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a DICOM file, with or without preamble."""
-    if head[128:132] == b"DICM":
-        return True
-    # Without a preamble: group 0002 or 0008, then an explicit VR or a small implicit length.
-    if head[:2] not in (b"\x02\0", b"\x08\0") or len(head) < 16:
-        return False
-    return head[4:6].isupper() or head[6:8] == b"\0\0"
 
 
 def read_dataset(

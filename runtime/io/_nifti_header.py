@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
+from runtime.io._kinds import NIFTI_MAGICS
 from runtime.io._palette import object_colour
 from runtime.io._source import NiftiSource
 
@@ -22,8 +23,6 @@ __all__ = ["HEADER_BYTES", "anonymous_block", "grid_affine", "label_header", "la
 HEADER_BYTES = 540
 """Bytes from the start of a file in which either kind of header lies."""
 
-_MAGIC_1 = (b"n+1\0", b"ni1\0")
-_MAGIC_2 = (b"n+2\0", b"ni2\0")
 _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Spatial part of ``xyzt_units`` -> millimetres; a header that says nothing means millimetres."""
@@ -44,7 +43,7 @@ def parse_header(block: bytes) -> Any | None:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    for kind, size, magics, start in ((Nifti1Header, 348, _MAGIC_1, 344), (Nifti2Header, 540, _MAGIC_2, 4)):
+    for kind, (size, magics, start) in zip((Nifti1Header, Nifti2Header), NIFTI_MAGICS, strict=True):
         if len(block) < size or block[start : start + 4] not in magics:
             continue
         for order, sign in (("little", "<"), ("big", ">")):

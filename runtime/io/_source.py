@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.io._dicom_files import DicomFile
+if TYPE_CHECKING:
+    from runtime.io._dicom_files import DicomFile
 
 __all__ = ["DicomSource", "FileSource", "NiftiSource", "protected_paths"]
 

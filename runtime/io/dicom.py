@@ -12,14 +12,15 @@ from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume, axis_codes
-from runtime.io._dicom_files import ZIP_START, ZipMember, head_of
-from runtime.io._dicom_header import Scan, Series, is_dicom, scan_file, scan_files
+from runtime.io._dicom_files import ZipMember, head_of
+from runtime.io._dicom_header import Scan, Series, scan_file, scan_files
 from runtime.io._dicom_pixels import read_pixels
 from runtime.io._dicom_stack import stack_frames
+from runtime.io._kinds import ZIP_START
 from runtime.io._reading import SeveralVolumes, check_size, named
 from runtime.io._source import DicomSource
 
-__all__ = ["SeriesSummary", "is_dicom", "list_series", "read_file", "read_series"]
+__all__ = ["SeriesSummary", "list_series", "read_file", "read_series"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ meaning, prompts or models. There is no reader of this format that is small and 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,18 @@ from runtime.io._grid import Bytes, Grid, data_beside, read_grid, world_affine
 from runtime.io._reading import BoundedFile, check_file, foreign, named
 from runtime.io._voxels import Packing
 
-__all__ = ["MAX_HEADER_BYTES", "is_metaimage", "read_metaimage"]
+__all__ = ["MAX_HEADER_BYTES", "read_metaimage"]
 
 MAX_HEADER_BYTES = 1 << 20
 """Most bytes of a header."""
 
 _WANTED = "a MetaImage file"
-_START = re.compile(rb"\s*(Comment|ObjectType|ObjectSubType|NDims|TransformType|Name|ID)\s*=")
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }  # fmt: skip
 _SIZE_NOT_KNOWN = -1
-
-
-def is_metaimage(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a MetaImage header."""
-    return _START.match(head) is not None
 
 
 def read_metaimage(path: Path, *, volume: int | None = None) -> Volume:

@@ -13,24 +13,16 @@ import numpy as np
 from runtime.errors import ImageError
 from runtime.geometry import Volume
 from runtime.io._grid import Bytes, Grid, read_grid, world_affine
+from runtime.io._kinds import MGH_TYPES, is_mgh
 from runtime.io._reading import check_file, foreign, named
 from runtime.io._voxels import is_gzip, unpacked_head
 
-__all__ = ["is_mgh", "read_mgh"]
+__all__ = ["read_mgh"]
 
 _HEADER_BYTES = 284
 """Where the voxels begin."""
 
-_TYPES = {0: "u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _WANTED = "a FreeSurfer MGH file"
-
-
-def is_mgh(head: bytes) -> bool:
-    """Whether the first (unpacked) bytes of a file are those of an MGH header."""
-    if len(head) < 24 or head[:4] != b"\0\0\0\1":
-        return False
-    width, height, depth, frames, kind = (int.from_bytes(head[at : at + 4], "big") for at in range(4, 24, 4))
-    return kind in _TYPES and all(0 < size < 1 << 24 for size in (width, height, depth, frames))
 
 
 def read_mgh(path: Path, *, volume: int | None = None) -> Volume:
@@ -70,7 +62,7 @@ def read_mgh(path: Path, *, volume: int | None = None) -> Volume:
     where = Bytes(
         data=path,
         packing="gzip" if is_gzip(_first(path)) else "raw",
-        dtype=np.dtype(_TYPES[int.from_bytes(head[20:24], "big")]),
+        dtype=np.dtype(MGH_TYPES[int.from_bytes(head[20:24], "big")]),
         skip=_HEADER_BYTES,
     )
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))

@@ -29,15 +29,10 @@ from runtime.io._result import Result
 from runtime.io._source import NiftiSource
 from runtime.io._voxels import Stored, is_gzip, read_voxels, scaled, unpacked_head
 
-__all__ = ["is_nifti", "read_nifti", "write_nifti"]
+__all__ = ["read_nifti", "write_nifti"]
 
 _GZIP_LEVEL = 3
 _WANTED = "a NIfTI file"
-
-
-def is_nifti(head: bytes) -> bool:
-    """Whether the first (unpacked) bytes of a file are those of a NIfTI header."""
-    return parse_header(head) is not None
 
 
 def read_nifti(path: Path, *, volume: int | None = None) -> Volume:

@@ -26,21 +26,12 @@ from runtime.io._result import Result
 from runtime.io._source import FileSource
 from runtime.types import Box
 
-__all__ = ["MAX_BOXES", "is_npz", "read_arrays", "read_npz", "write_npz"]
+__all__ = ["MAX_BOXES", "read_arrays", "read_npz", "write_npz"]
 
 MAX_BOXES = 10_000
 """Most boxes that a file may bring."""
 
 _WANTED = "an NPZ file"
-
-
-def is_npz(path: Path) -> bool:
-    """Whether a file is a zip archive that holds a NumPy array."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
 
 
 def read_npz(path: Path) -> Volume:

@@ -19,7 +19,7 @@ from runtime.io._quiet import quiet
 from runtime.io._reading import BoundedFile, check_file, foreign, named
 from runtime.io._voxels import Packing
 
-__all__ = ["MAX_HEADER_BYTES", "is_nrrd", "read_nrrd"]
+__all__ = ["MAX_HEADER_BYTES", "read_nrrd"]
 
 MAX_HEADER_BYTES = 1 << 20
 """Most bytes of a header."""
@@ -49,11 +49,6 @@ _FLIPS = {
 _MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001}
 _SPACE_KINDS = frozenset({"domain", "space", "none", "???"})
 _COLOUR_KINDS = frozenset({"3-color", "rgb-color", "4-color", "rgba-color", "vector", "3-vector", "4-vector"})
-
-
-def is_nrrd(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a NRRD header."""
-    return head.startswith(b"NRRD000")
 
 
 def read_nrrd(path: Path, *, volume: int | None = None) -> Volume:

@@ -23,13 +23,12 @@ from runtime.io._reading import MAX_RATIO, BoundedFile, check_file, check_size, 
 from runtime.io._result import Result
 from runtime.io._source import FileSource, protected_paths
 
-__all__ = ["MAX_PIXELS", "check_raster", "is_raster", "read_raster", "write_overlay", "write_raster"]
+__all__ = ["MAX_PIXELS", "check_raster", "read_raster", "write_overlay", "write_raster"]
 
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture: where Pillow starts to suspect a decompression bomb."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _WANTED = "a picture"
 
@@ -40,11 +39,6 @@ _MIN_SIZE = 384
 """A preview of a smaller image is enlarged by a whole factor until its shorter side reaches this."""
 _MAX_SIZE = 2048
 """No side is enlarged beyond this."""
-
-
-def is_raster(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a picture."""
-    return head.startswith(_SIGNATURES)
 
 
 def read_raster(path: Path) -> Volume:
