@@ -78,19 +78,23 @@ def prediction(
     runs: Sequence[Mapping[str, NDArray[Any]]],
     frame: Frame,
     size: tuple[int, int] | None = None,
+    *,
+    best_only: bool = False,
 ) -> Prediction:
     """Masks and scores from the decoder's outputs, candidates best first; of several runs the best ones.
 
-    The logits are of that size, or of the one that the manifest says.
+    The logits are of that size, or of the one that the manifest says. With ``best_only`` the best candidate is the
+    only one.
     """
     spec = manifest.output
     found = [_logits_and_scores(spec, outputs, size or spec.low_res_size) for outputs in runs]
     logits, scores = found[0] if len(found) == 1 else map(partial(np.concatenate, axis=1), zip(*found, strict=True))
-    shape = (logits.shape[0], spec.candidates)
+    shape = (logits.shape[0], 1 if best_only else spec.candidates)
     if spec.scores and spec.order == "score" and scores.shape[1] > 1:
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : spec.candidates]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : shape[1]]
         scores = np.take_along_axis(scores, order, axis=1)
         logits = np.take_along_axis(logits, order[:, :, np.newaxis, np.newaxis], axis=1)
+    logits, scores = logits[:, : shape[1]], scores[:, : shape[1]]
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
     masks, boxes, areas = masks_from_logits(flat, spec, frame)
     candidates = masks.reshape(*shape, *masks.shape[1:])

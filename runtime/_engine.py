@@ -71,6 +71,7 @@ class Engine:
         self._transform = msgspec.json.encode([self.manifest.input, self.manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self.backend, bundle, "encoder", self.precision)
         self._graphs: dict[str, Backend] = {}
+        self._opening: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -125,7 +126,8 @@ class Engine:
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
-        return self.predict(embedding, arrays, frame, boxes, size_to_evaluate(self.manifest, frame), before)
+        runs = self._run_decoder(embedding, arrays, boxes, size := size_to_evaluate(self.manifest, frame), before)
+        return _decoding.prediction(self.manifest, runs, frame, size, best_only=True)
 
     def predict(
         self,
@@ -134,13 +136,22 @@ class Engine:
         frame: Frame,
         boxes: NDArray[Any] | None,
         size: tuple[int, int] | None,
-        before: Embedding | None = None,
     ) -> Prediction:
         """Run the decoder on its inputs.
 
-        The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s; an
-        earlier mask is from the slice embedded in ``before``, or from this one.
+        The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s.
         """
+        return _decoding.prediction(self.manifest, self._run_decoder(embedding, prompts, boxes, size), frame, size)
+
+    def _run_decoder(
+        self,
+        embedding: Embedding,
+        prompts: dict[str, NDArray[Any]],
+        boxes: NDArray[Any] | None,
+        size: tuple[int, int] | None,
+        before: Embedding | None = None,
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Outputs of the decoder, for each guess of the box; an earlier mask is from ``before``, or from this slice."""
         shared = _decoding.restored(self.manifest, embedding.tensors)
         shared |= _decoding.neighbours(self.manifest, None if before is None else before.tensors)
         for crop in self.manifest.prompts.crops:
@@ -150,10 +161,8 @@ class Engine:
             shared["modality"] = prompts.pop("modality")
         decoder, guesses = self.graph("decoder"), _prompt_arrays.box_guesses(self.manifest, prompts)
         if size is None:
-            runs = [decoder.run({**shared, **prompts, **guess}) for guess in guesses]
-        else:
-            runs = [evaluated(decoder.run, shared, {**prompts, **guess}, size) for guess in guesses]
-        return _decoding.prediction(self.manifest, runs, frame, size)
+            return [decoder.run({**shared, **prompts, **guess}) for guess in guesses]
+        return [evaluated(decoder.run, shared, {**prompts, **guess}, size) for guess in guesses]
 
     def _cropped(self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None) -> NDArray[np.float32]:
         """What the decoder reads of the image inside the boxes, directly or through a third graph."""
@@ -166,21 +175,33 @@ class Engine:
             return cut
         return _decoding.crop_vectors(self.graph(crop.graph).run({"crop": cut}), crop, len(boxes))
 
-    def warm_up(self) -> None:
-        """Compile all graphs."""
-        for role in ("encoder", "decoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
+    def warm_up(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Compile all graphs, the decoder first, or as many as it takes until that is true."""
+        for role in ("decoder", "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
             self.graph(role)
+            if until():
+                return
 
     def graph(self, role: str) -> Backend:
-        """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use."""
+        """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use.
+
+        Two graphs may be compiled at once by two threads, one graph by one.
+        """
         with self._lock:
             self.check_usable()
-            if role not in self._graphs:
-                options = BackendOptions(
-                    precision=self.precision, threads=self.threads, cache_directory=self._graph_cache
-                )
-                self._graphs[role] = open_backend(self.backend, self._bundle, role, options)
-            return self._graphs[role]
+            opening = self._opening.setdefault(role, threading.Lock())
+        with opening:
+            with self._lock:
+                self.check_usable()
+                if role in self._graphs:
+                    return self._graphs[role]
+            options = BackendOptions(precision=self.precision, threads=self.threads, cache_directory=self._graph_cache)
+            graph = open_backend(self.backend, self._bundle, role, options)
+            with self._lock:
+                if not self._closed:
+                    self._graphs[role] = graph
+            self.check_usable()
+            return graph
 
     def wrap_graph(self, role: str, wrap: Callable[[Backend], Backend]) -> None:
         """Put something between the session and a graph: calibration records what the graph is given."""

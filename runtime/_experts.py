@@ -6,6 +6,7 @@ Knows bundles, sets and engines, and which of them an image or an embedding belo
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime._engine import Engine
@@ -97,9 +98,13 @@ class Experts:
         """Modality as a decoder is asked about it: a set has used it up."""
         return modality if self._set is None else None
 
-    def warm_up(self) -> None:
-        """Compile the graphs of every expert that was opened."""
+    def warm_up(self, until: Callable[[], bool] | None = None) -> None:
+        """Compile the graphs of every expert that was opened; with ``until``, of a plain bundle until that is true."""
         self.first.check_usable()
+        if until is not None:
+            if self._set is None:
+                self.first.warm_up(until)
+            return
         with self._lock:
             engines = list(self._engines.values())
         for engine in engines:

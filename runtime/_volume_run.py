@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime._ahead import Ahead
 from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.prompts import PlannedObject
-from runtime.propagate import ObjectPlan, SlicePrompt, other_starts, propagate
+from runtime.propagate import ObjectPlan, SlicePrompt, other_starts, propagate, slice_order
 from runtime.segmentation import ObjectResult
 from runtime.transforms import Frame
 from runtime.types import Embedding, Prediction, SliceResult
@@ -26,6 +29,13 @@ from runtime.types import Embedding, Prediction, SliceResult
 __all__ = ["Progress", "VolumeRun"]
 
 _TIMINGS = ("window_ms", "encode_ms", "decode_ms", "slices_encoded", "slices_cached", "prompts_decoded")
+
+_KEPT_BYTES = 64 << 20
+"""Embeddings that a run keeps for its next objects: about 100 slices of the default bundle."""
+
+_WORTH_A_GUESS = 8.0
+"""Where propagation may stop at any slice, the next one is encoded ahead if that takes at most so many decodes: what a
+wrong guess costs has to be won back by the slices before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +91,29 @@ class _Followed:
         return self.fill * float(np.mean([one.score for one in self.slices]))
 
 
+class _Slice(NamedTuple):
+    """A slice as the decoder needs it: its embedding, None where it has one intensity; and where that came from."""
+
+    embedding: Embedding | None
+    cached: bool
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.embedding is None else self.embedding.nbytes
+
+
+class _Route(NamedTuple):
+    """The slice that is probably decoded after each slice, and whether it surely is."""
+
+    following: dict[int, int]
+    is_sure: bool
+
+
 @dataclass(slots=True)
 class VolumeRun:
     """State of one segmentation: what is asked, and the clocks.
+
+    While a slice is decoded, the next one is encoded on another thread; callbacks are called on the caller's.
 
     Attributes
     ----------
@@ -111,49 +141,71 @@ class VolumeRun:
     cancel: Callable[[], bool] | None = None
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
     _done: int = 0
-    _latest: dict[int, Embedding] = field(default_factory=dict)
+    _slices: Ahead[_Slice] = field(init=False)
+    _used: set[int] = field(default_factory=set)
+    _encode_ms: float = 0.0
+    _decode_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin without a slice."""
+        self._slices = Ahead(self._encoded, lambda one: one.nbytes, _KEPT_BYTES)
 
     def pixels(self, position: int) -> NDArray[np.uint8]:
         """Windowed slice at a position of the view."""
-        started = time.perf_counter()
         image = self.view.image(self.volume.array, position)
-        pixels = image if self.window is None else self.window.apply(image)
-        self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
-        return pixels
+        return image if self.window is None else self.window.apply(image)
 
-    def embedding(self, pixels: NDArray[np.uint8]) -> Embedding:
-        """Embedding of a windowed slice."""
+    def _encoded(self, position: int) -> _Slice:
+        """One slice through the encoder, or out of the cache; on any thread, one at a time."""
+        pixels = self.pixels(position)
+        if pixels.min() == pixels.max():
+            return _Slice(None, cached=False)
         started = time.perf_counter()
-        embedding, cached = self.encode(pixels)
-        self.timings["encode_ms"] += (time.perf_counter() - started) * 1e3
-        self.timings["slices_cached" if cached else "slices_encoded"] += 1
-        return embedding
+        found = _Slice(*self.encode(pixels))
+        self._encode_ms = (time.perf_counter() - started) * 1e3
+        return found
 
-    def decode_slice(self, number: int, position: int, prompt: SlicePrompt) -> Prediction:
+    def _slice(self, position: int) -> Embedding | None:
+        """Embedding of a slice; None for a blank one."""
+        started = time.perf_counter()
+        found = self._slices.get(position)
+        self.timings["encode_ms"] += (time.perf_counter() - started) * 1e3
+        if found.embedding is not None:
+            again = found.cached or position in self._used
+            self.timings["slices_cached" if again else "slices_encoded"] += 1
+            self._used.add(position)
+        return found.embedding
+
+    def decode_slice(self, number: int, route: _Route, position: int, prompt: SlicePrompt) -> Prediction:
         """Decode one prompt of an object on one slice; for one object, the callable that propagation is given."""
         if self.cancel is not None and self.cancel():
             msg = "cancelled; nothing was written"
             raise Cancelled(msg)
-        pixels = self.pixels(position)
-        if pixels.min() == pixels.max():
+        embedding = self._slice(position)
+        if embedding is None:
             return self.blank
-        embedding = self.embedding(pixels)
-        before = self._neighbour(prompt.neighbour) if self.sees_neighbours else None
-        self._latest = {position: embedding}
+        before = None
+        if self.sees_neighbours and prompt.neighbour is not None:
+            before = self._slices.get(prompt.neighbour).embedding  # kept, as a rule: it was decoded before this one
+        if position in route.following and (route.is_sure or self._encode_ms <= _WORTH_A_GUESS * self._decode_ms):
+            self._slices.start(route.following[position])
         started = time.perf_counter()
         prediction = self.decode(embedding, prompt, number, before)
-        self.timings["decode_ms"] += (time.perf_counter() - started) * 1e3
+        self._decode_ms = (time.perf_counter() - started) * 1e3
+        self.timings["decode_ms"] += self._decode_ms
         self.timings["prompts_decoded"] += 1
         return prediction
 
-    def _neighbour(self, position: int | None) -> Embedding | None:
-        """Embedding of the slice that a mask is from: as a rule that of the decode before this one."""
-        if position is None:
-            return None
-        return self._latest.get(position) or self.embedding(self.pixels(position))
-
     def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller."""
+        self._check_prompted(objects)
+        try:
+            return tuple(self._object(number, one, self._total(objects)) for number, one in enumerate(objects))
+        finally:
+            self._slices.wait()
+
+    def _check_prompted(self, objects: list[PlannedObject]) -> None:
+        started = time.perf_counter()
         prompted = {anchor for one in objects if one.plan.limit is None for anchor in one.plan.anchors}
         for position in sorted(prompted):  # not the middle of a 3-D box, which nobody has looked at
             pixels = self.pixels(position)
@@ -163,7 +215,7 @@ class VolumeRun:
                     "prompt a slice that shows the object, or choose another window"
                 )
                 raise ImageError(msg)
-        return tuple(self._object(number, one, self._total(objects)) for number, one in enumerate(objects))
+        self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
 
     def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
         followed = self._followed(number, planned.name, planned.plan, total)
@@ -190,7 +242,10 @@ class VolumeRun:
     ) -> _Followed:
         """Follow one object; trying it ``again`` from another slice does not count as progress."""
         found = _Followed(plan)
-        for step in propagate(partial(self.decode_slice, number), plan, self.frame, self.settings):
+        order = slice_order(plan, self.settings)
+        route = _Route(dict(pairwise(order)), plan.known_extent)
+        decode = partial(self.decode_slice, number, route)
+        for step in propagate(decode, plan, self.frame, self.settings):
             index = self.view.slice_index(step.slice_index)
             area = 0 if step.stop else int(step.prediction.areas[0])
             found.slices.append(SliceResult(index, float(step.prediction.scores[0]), area, step.stop))

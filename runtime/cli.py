@@ -12,11 +12,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import runtime
-from runtime import _cli_output, _cli_targets, errors
+from runtime import _cli_output, _cli_start, _cli_targets, errors
 from runtime.backends.graph_cache import clear_graphs
 from runtime.command import CommandParser, run_command
 from runtime.directories import cache_directory
@@ -25,7 +26,7 @@ from runtime.intensity import PRESETS
 from runtime.io import FORMATS, WRITABLE
 from runtime.prompt_text import parse_box, parse_point, read_prompts
 from runtime.prompts import group_prompts
-from runtime.segmentation import OVERLAP_POLICIES
+from runtime.segmentation import OVERLAP_POLICIES, Segmentation
 from runtime.types import Box, Point
 
 if TYPE_CHECKING:
@@ -163,6 +164,37 @@ def _segment(options: argparse.Namespace) -> int:
     clock = _cli_output.Clock()
     given, wanted = _prompts(options), _wanted(options)
     _cli_targets.check_names(wanted)
+    with _cli_start.SessionAhead(partial(_session, options)) as ahead:
+        result, targets = _segmented(Path(name), options, given, wanted, ahead, clock)
+        with clock.stage("write"):
+            written = _cli_targets.write(result, targets)
+    summary = _cli_output.summary(result, written, clock)
+    if options.json:
+        print(json.dumps(summary, indent=2, allow_nan=False))
+    elif not options.quiet:
+        print(_cli_output.report(summary))
+    return 0
+
+
+def _session(options: argparse.Namespace) -> runtime.Session:
+    return runtime.Session(
+        options.bundle,
+        backend=options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        cache=not options.no_cache,
+    )
+
+
+def _segmented(
+    name: Path,
+    options: argparse.Namespace,
+    given: list[Box | Point],
+    wanted: _cli_targets.Wanted,
+    ahead: _cli_start.SessionAhead,
+    clock: _cli_output.Clock,
+) -> tuple[Segmentation, _cli_targets.Targets]:
+    """Read the image, settle what is asked of it and where the answer goes, and segment it."""
     with clock.stage("read"):
         volume = runtime.load(name, volume=options.volume, series=options.series, force=options.force)
     slice_axis = _slice_axis(options, volume)
@@ -174,16 +206,10 @@ def _segment(options: argparse.Namespace) -> int:
         raise errors.PromptError(msg)
     extra = _extra(options.extra)
     objects = len(group_prompts(prompts)) if prompts else 1
-    targets = _cli_targets.choose_targets(Path(name), volume, wanted, objects)
+    targets = _cli_targets.choose_targets(name, volume, wanted, objects)
     with clock.stage("start"):
-        session = runtime.Session(
-            options.bundle,
-            backend=options.backend,
-            precision=options.precision,
-            threads=options.threads,
-            cache=not options.no_cache,
-        )
-    with session, _progress_bar(options) as progress:
+        session = ahead.result()
+    with _progress_bar(options) as progress:
         result = session.segment(
             volume,
             prompts=prompts,
@@ -198,14 +224,7 @@ def _segment(options: argparse.Namespace) -> int:
             overlap=options.overlap,
             progress=progress,
         )
-    with clock.stage("write"):
-        written = _cli_targets.write(result, targets)
-    summary = _cli_output.summary(result, written, clock)
-    if options.json:
-        print(json.dumps(summary, indent=2, allow_nan=False))
-    elif not options.quiet:
-        print(_cli_output.report(summary))
-    return 0
+    return result, targets
 
 
 def _prompts(options: argparse.Namespace) -> list[Box | Point]:

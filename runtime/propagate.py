@@ -21,7 +21,7 @@ from runtime.manifest import ChainSettings, LoopSettings
 from runtime.transforms import Frame, resized_label_box
 from runtime.types import Prediction
 
-__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "other_starts", "propagate"]
+__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "other_starts", "propagate", "slice_order"]
 
 Xyxy = tuple[float, float, float, float]
 
@@ -134,6 +134,20 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
         yield from _published(decode, plan, frame, settings)
     else:
         yield from _Chain(decode, plan, frame, settings).steps()
+
+
+def slice_order(plan: ObjectPlan, settings: ChainSettings | LoopSettings) -> list[int]:
+    """Slices in the order in which `propagate` asks for them unless something stops it."""
+    low, high = plan.extent
+    if plan.every_slice:
+        return list(range(low, high + 1))
+    if isinstance(settings, LoopSettings):
+        first = (low + high) // 2
+        low += settings.first_slice != "included"
+        high -= settings.last_slice != "included"
+    else:
+        first = min(plan.anchors, default=low)
+    return [*range(first, high + 1), *range(first - 1, low - 1, -1)]
 
 
 def other_starts(plan: ObjectPlan, starts: int) -> list[ObjectPlan]:

@@ -292,7 +292,7 @@ def build_label_map(
     Returns
     -------
     label_map : ndarray of unsigned integers, shape (I, J, K)
-        In the smallest unsigned dtype that holds all labels.
+        In the smallest unsigned dtype that holds all labels; i runs fastest in memory, as files want it.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def build_label_map(
     """
     check_overlap(overlap)
     dtype = np.min_scalar_type(max((one.label for one in objects), default=0))
-    label_map = np.zeros(shape, dtype=dtype)
+    label_map = np.zeros(shape, dtype=dtype, order="F")
     ordered = sorted(objects, key=lambda one: one.label, reverse=overlap == "first")
     for one in ordered:
         label_map[one.region][one.crop] = one.label

@@ -135,15 +135,21 @@ class Session:
         """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
         self._experts.close()
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, until: Callable[[], bool] | None = None) -> None:
         """Load all graphs now rather than on first use, for example while a window opens; of a set those in use.
+
+        Parameters
+        ----------
+        until : callable, optional
+            Asked after every graph; a true answer leaves the others to their first use. The decoder, which every
+            segmentation needs, comes first. Of a set, which does not know its image yet, no graph is loaded then.
 
         Raises
         ------
         InferenceError
             If a graph does not compile.
         """
-        self._experts.warm_up()
+        self._experts.warm_up(until)
 
     def encode(
         self,

@@ -11,7 +11,7 @@ from phantoms import answer_of
 from published import manifest
 
 from runtime.manifest import ChainSettings, LoopSettings
-from runtime.propagate import ObjectPlan, SlicePrompt, propagate
+from runtime.propagate import ObjectPlan, SlicePrompt, propagate, slice_order
 from runtime.transforms import frame_of
 from runtime.types import Prediction
 
@@ -82,6 +82,7 @@ def test_each_slice_is_decoded_once_and_every_box_stays_inside(
     first, last = plan.extent
     assert [step.slice_index for step in steps] == asked
     assert len(set(asked)) == len(asked)
+    assert [index for index in slice_order(plan, settings) if index in asked] == asked
     assert all(first <= index <= last for index in asked)
     assert sorted(asked) == list(range(min(asked), max(asked) + 1)), "no slice is left out"
     assert set(plan.anchors) <= set(asked)

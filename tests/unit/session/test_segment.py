@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from tiny_bundle import (
 )
 
 from runtime import Session
+from runtime._ahead import Ahead
+from runtime._engine import Engine
 from runtime.errors import (
     ImageError,
     PromptError,
@@ -291,3 +294,27 @@ def test_timings_add_up(session: Session) -> None:
     }
     parts = timings["window_ms"] + timings["encode_ms"] + timings["decode_ms"]
     assert 0 < parts <= timings["total_ms"]
+
+
+def test_the_next_slice_is_encoded_while_one_is_decoded_and_nothing_else_changes(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    original = Engine.encode
+
+    def recorded(self: Engine, pixels: NDArray[np.uint8]) -> Any:
+        threads.append(threading.current_thread().name)
+        return original(self, pixels)
+
+    monkeypatch.setattr(Engine, "encode", recorded)
+    with open_session(bundle, cache=False) as fresh:
+        result = fresh.segment(scene_volume(), box=BOX)
+    assert "lite-infer encoder" in threads
+    monkeypatch.setattr(Ahead, "start", lambda self, position: None)
+    threads.clear()
+    with open_session(bundle, cache=False) as fresh:
+        alone = fresh.segment(scene_volume(), box=BOX)
+    assert "lite-infer encoder" not in threads
+    np.testing.assert_array_equal(result.label_map, alone.label_map)
+    assert result.objects[0].slices == alone.objects[0].slices
+    assert result.timings["slices_encoded"] == alone.timings["slices_encoded"]

@@ -1,0 +1,70 @@
+"""The command line's session, opened while the image is read: inflating a file and loading an engine share no work.
+
+Knows threads and the public API.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+from runtime.errors import LiteInferError
+from runtime.session import Session
+
+__all__ = ["SessionAhead"]
+
+
+class SessionAhead:
+    """A session that another thread opens, and whose graphs it loads as long as nobody waits for it.
+
+    Use in a ``with`` block, which closes the session.
+
+    Parameters
+    ----------
+    open_session : callable
+        Opens it.
+    """
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open = open_session
+        self._opened: list[Session] = []
+        self._error: BaseException | None = None
+        self._is_open = threading.Event()
+        self._is_wanted = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lite-infer start")
+        self._thread.start()
+
+    def result(self) -> Session:
+        """Wait for the session, or raise what kept it from being opened."""
+        self._is_wanted.set()
+        self._is_open.wait()
+        if self._error is not None:
+            raise self._error
+        (session,) = self._opened
+        return session
+
+    def _run(self) -> None:
+        try:
+            self._opened.append(self._open())
+        except BaseException as error:  # noqa: BLE001 - raised again where the session is asked for
+            self._error = error
+        self._is_open.set()
+        for session in self._opened:
+            # Who needs a graph gets the same error, from the same call, on the thread that can report it.
+            with suppress(LiteInferError):
+                session.warm_up(until=self._is_wanted.is_set)
+
+    def __enter__(self) -> SessionAhead:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session, however far it came."""
+        self._is_wanted.set()
+        self._thread.join()
+        for session in self._opened:
+            session.close()

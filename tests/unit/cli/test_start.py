@@ -1,0 +1,53 @@
+"""The session that opens while the image is read."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from runtime._cli_start import SessionAhead
+from runtime.errors import BundleError
+
+
+class _Session:
+    """Counts what is done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.may_go_on = threading.Event()
+
+    def warm_up(self, *, until: Any) -> None:
+        self.done.append("decoder")
+        self.may_go_on.wait(10)
+        if not until():
+            self.done.append("encoder")
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+def test_the_session_is_handed_over_before_its_graphs_are_loaded_and_the_rest_is_left_to_who_asks() -> None:
+    opened = _Session()
+    with SessionAhead(lambda: opened) as ahead:  # type: ignore[arg-type, return-value]
+        assert ahead.result() is opened  # type: ignore[comparison-overlap]
+        opened.may_go_on.set()
+    assert opened.done == ["decoder", "closed"]
+
+
+def test_what_keeps_a_session_from_opening_is_raised_to_who_asks() -> None:
+    def fail() -> Any:
+        msg = "no bundle"
+        raise BundleError(msg)
+
+    with SessionAhead(fail) as ahead, pytest.raises(BundleError, match="no bundle"):
+        ahead.result()
+
+
+def test_an_image_that_cannot_be_read_closes_the_session_all_the_same() -> None:
+    opened = _Session()
+    opened.may_go_on.set()
+    with pytest.raises(KeyError), SessionAhead(lambda: opened):  # type: ignore[arg-type, return-value]
+        raise KeyError
+    assert opened.done[-1] == "closed"
