@@ -1,4 +1,4 @@
-// What the CPU has for 8-bit products, in silicon and enabled by the operating system; reads no array and keeps no state.
+// What the CPU has for 8-bit and bfloat16 products, in silicon and enabled by the operating system; reads no array and keeps no state.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,7 @@ inline CpuidRegisters cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
     return found;
 }
 
-// Register states that the operating system saves: bit 1 SSE, 2 AVX, 5 to 7 AVX-512.
+// Register states that the operating system saves: bit 1 SSE, 2 AVX, 5 to 7 AVX-512, 17 and 18 the tiles of AMX.
 inline std::uint64_t saved_states() {
     constexpr std::uint32_t osxsave = 1U << 27;
     if ((cpuid(1, 0).ecx & osxsave) == 0) {
@@ -77,7 +77,15 @@ inline std::vector<std::string> int8_units() {
     return found;
 }
 
+// Whether there is a matrix unit for bfloat16 whose tiles the operating system saves.
+inline bool has_amx_bf16() {
+    constexpr std::uint64_t tiles = 0x60000;
+    return (cpuid(7, 0).edx >> 22 & 1) != 0 && (saved_states() & tiles) == tiles;
+}
+
 #else
+
+inline bool has_amx_bf16() { return false; }
 
 // Name as Linux writes it: asimddp, the dot products of ARM.
 inline std::vector<std::string> int8_units() {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "encoder_input.hpp"
+#include "half.hpp"
 #include "int8_units.hpp"
 #include "logits_to_masks.hpp"
 #include "mask_box.hpp"
@@ -43,6 +44,9 @@ PYBIND11_MODULE(_kernels, module, py::mod_gil_not_used()) {
     module.def("resize_logits", &lite_infer::resize_logits, py::arg("logits").noconvert(), py::arg("size"));
     module.def("logits_to_masks", &lite_infer::logits_to_masks, py::arg("logits").noconvert(), py::arg("crop"),
                py::arg("size"), py::arg("threshold"), py::arg("inclusive"));
+    module.def("half_to_float", &lite_infer::half_to_float, py::arg("bits").noconvert());
+    module.def("float_to_half", &lite_infer::float_to_half, py::arg("values").noconvert());
     module.def("int8_units", &lite_infer::int8_units);
+    module.def("has_amx_bf16", &lite_infer::has_amx_bf16);
     module.def("mask_box", &lite_infer::mask_box, py::arg("mask").noconvert());
 }

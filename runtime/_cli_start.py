@@ -1,19 +1,20 @@
-"""The command line's session, opened while the image is read: inflating a file and loading an engine share no work.
+"""How the command line starts: its session opens while the image is read, and nibabel comes without pydicom.
 
-Knows threads and the public API.
+Inflating a file and loading an engine share no work. Knows threads, imports and the public API.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from runtime.errors import LiteInferError
 from runtime.session import Session
 
-__all__ = ["SessionAhead"]
+__all__ = ["SessionAhead", "without_pydicom"]
 
 
 class SessionAhead:
@@ -68,3 +69,20 @@ class SessionAhead:
         self._thread.join()
         for session in self._opened:
             session.close()
+
+
+@contextmanager
+def without_pydicom() -> Iterator[None]:
+    """Keep nibabel, if it is imported inside, from importing pydicom, which takes twice as long as nibabel itself.
+
+    nibabel does without it (it decodes header extensions that nobody reads here). Only for a process of our own, and
+    for work on files that are not DICOM; where either package is loaded already, nothing is kept from anybody.
+    """
+    if {"nibabel", "pydicom"} & set(sys.modules):
+        yield
+        return
+    sys.modules["pydicom"] = None  # type: ignore[assignment] # documented: such an import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["pydicom"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime._half import converted
 from runtime.errors import InferenceError
 from runtime.manifest import Crop, Manifest, Output
 from runtime.transforms import Frame, masks_from_logits
@@ -32,7 +33,7 @@ def stored(manifest: Manifest, outputs: Mapping[str, NDArray[Any]]) -> dict[str,
         if spec.stored_dtype in ("uint8", "int8") and tensor.dtype.kind == "f":
             limits = np.iinfo(spec.stored_dtype)
             tensor = np.clip(np.rint(tensor), limits.min, limits.max)
-        tensor = np.ascontiguousarray(tensor, dtype=spec.stored_dtype)
+        tensor = converted(tensor, spec.stored_dtype)
         tensor.flags.writeable = False
         tensors[spec.name] = tensor
     return tensors
@@ -40,7 +41,7 @@ def stored(manifest: Manifest, outputs: Mapping[str, NDArray[Any]]) -> dict[str,
 
 def restored(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Embedding tensors in the dtypes that the decoder reads; no copy where they agree."""
-    return {spec.name: tensors[spec.name].astype(spec.dtype, copy=False) for spec in manifest.embedding}
+    return {spec.name: converted(tensors[spec.name], spec.dtype) for spec in manifest.embedding}
 
 
 def neighbours(manifest: Manifest, tensors: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
@@ -50,7 +51,7 @@ def neighbours(manifest: Manifest, tensors: Mapping[str, NDArray[Any]] | None) -
     specs = [spec for spec in manifest.embedding if spec.name in named]
     if tensors is None:
         return {f"{spec.name}_before": np.zeros(spec.shape, spec.dtype) for spec in specs}
-    return {f"{spec.name}_before": tensors[spec.name].astype(spec.dtype, copy=False) for spec in specs}
+    return {f"{spec.name}_before": converted(tensors[spec.name], spec.dtype) for spec in specs}
 
 
 def _output(outputs: Mapping[str, NDArray[Any]], name: str, row: tuple[int, ...]) -> NDArray[np.float32]:

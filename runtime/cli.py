@@ -23,7 +23,7 @@ from runtime.command import CommandParser, run_command
 from runtime.directories import cache_directory
 from runtime.geometry import PLANES, Volume
 from runtime.intensity import PRESETS
-from runtime.io import FORMATS, WRITABLE
+from runtime.io import FORMATS, WRITABLE, kind_of
 from runtime.prompt_text import parse_box, parse_point, read_prompts
 from runtime.prompts import group_prompts
 from runtime.segmentation import OVERLAP_POLICIES, Segmentation
@@ -166,7 +166,7 @@ def _segment(options: argparse.Namespace) -> int:
     _cli_targets.check_names(wanted)
     with _cli_start.SessionAhead(partial(_session, options)) as ahead:
         result, targets = _segmented(Path(name), options, given, wanted, ahead, clock)
-        with clock.stage("write"):
+        with clock.stage("write"), _cli_start.without_pydicom():  # loaded by now if anything is DICOM
             written = _cli_targets.write(result, targets)
     summary = _cli_output.summary(result, written, clock)
     if options.json:
@@ -195,7 +195,8 @@ def _segmented(
     clock: _cli_output.Clock,
 ) -> tuple[Segmentation, _cli_targets.Targets]:
     """Read the image, settle what is asked of it and where the answer goes, and segment it."""
-    with clock.stage("read"):
+    lone = _cli_start.without_pydicom if kind_of(name) == "nifti" else contextlib.nullcontext
+    with clock.stage("read"), lone():
         volume = runtime.load(name, volume=options.volume, series=options.series, force=options.force)
     slice_axis = _slice_axis(options, volume)
     prompts = _placed(options, volume, given, slice_axis)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime._kernel_arguments import native_kernels
 from runtime.backends.base import IoSpec, TensorSpec, check_inputs
 from runtime.backends.graph_cache import drop_damaged, record_digests
 from runtime.errors import BackendError, BackendUnavailable, InferenceError, SessionStateError
@@ -137,8 +138,8 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     """Tell whether bfloat16 is faster than float32 here: whether OpenVINO runs it on the matrix unit (AMX).
 
     Compiles a matrix product in bfloat16 and looks which kernel was chosen, so that every limit counts: the CPU, the
-    operating system and ``ONEDNN_MAX_CPU_ISA``. AVX512-BF16 alone does not count, because OpenVINO's bfloat16 kernels
-    for it were slower than its float32 ones (measured with AMX masked out).
+    operating system and ``ONEDNN_MAX_CPU_ISA``. A CPU without that unit is not asked. AVX512-BF16 alone does not count,
+    because OpenVINO's bfloat16 kernels for it were slower than its float32 ones (measured with AMX masked out).
 
     Parameters
     ----------
@@ -155,6 +156,8 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     BackendUnavailable
         If OpenVINO is not installed or does not load.
     """
+    if not native_kernels().has_amx_bf16():  # saves the question on most computers
+        return False
     openvino = _import_openvino()
     core = openvino.Core()
     if "BF16" not in _capabilities(core):

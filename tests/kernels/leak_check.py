@@ -25,7 +25,8 @@ LOGITS = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 4, 4)
 MASK = np.eye(6, dtype=bool)
 SIZE = (7, 8)
 NORMALISE = ("scale", [], [], 3)
-ARGUMENTS = (IMAGE, LEVELS, LOGITS, MASK, SIZE, NORMALISE)
+HALVES = np.zeros((5, 4), np.uint16)
+ARGUMENTS = (IMAGE, LEVELS, LOGITS, MASK, SIZE, NORMALISE, HALVES)
 
 KERNELS: dict[str, Callable[[], Any]] = {
     "window_to_uint8": lambda: native.window_to_uint8(IMAGE, 0.0, 20.0, True),
@@ -34,7 +35,10 @@ KERNELS: dict[str, Callable[[], Any]] = {
     "resize_logits": lambda: native.resize_logits(LOGITS, SIZE),
     "logits_to_masks": lambda: native.logits_to_masks(LOGITS, (4, 3), SIZE, 0.0, True),
     "mask_box": lambda: native.mask_box(MASK),
+    "half_to_float": lambda: native.half_to_float(HALVES),
+    "float_to_half": lambda: native.float_to_half(LOGITS),
     "int8_units": native.int8_units,
+    "has_amx_bf16": native.has_amx_bf16,
     "a wrong dtype": lambda: native.resize_uint8(IMAGE, SIZE, "linear"),
     "a wrong size": lambda: native.resize_uint8(LEVELS, (0, -1), "area"),
     "an unknown method": lambda: native.resize_uint8(LEVELS, SIZE, "sinc"),

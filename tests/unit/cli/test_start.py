@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from engines import finish, start_python
 
 from runtime._cli_start import SessionAhead
 from runtime.errors import BundleError
@@ -51,3 +52,19 @@ def test_an_image_that_cannot_be_read_closes_the_session_all_the_same() -> None:
     with pytest.raises(KeyError), SessionAhead(lambda: opened):  # type: ignore[arg-type, return-value]
         raise KeyError
     assert opened.done[-1] == "closed"
+
+
+def test_nibabel_is_loaded_without_pydicom_which_can_be_loaded_afterwards() -> None:
+    code = """
+import sys
+from runtime._cli_start import without_pydicom
+with without_pydicom():
+    import nibabel
+    assert sys.modules["pydicom"] is None
+assert "pydicom" not in sys.modules
+import pydicom
+with without_pydicom():
+    import pydicom.dataset
+print(nibabel.nifti1.have_dicom, sys.modules["pydicom"] is pydicom)
+"""
+    assert finish(start_python(code)).split() == ["False", "True"]

@@ -316,5 +316,5 @@ def test_the_next_slice_is_encoded_while_one_is_decoded_and_nothing_else_changes
         alone = fresh.segment(scene_volume(), box=BOX)
     assert "lite-infer encoder" not in threads
     np.testing.assert_array_equal(result.label_map, alone.label_map)
-    assert result.objects[0].slices == alone.objects[0].slices
+    assert [one.area for one in result.objects[0].slices] == [one.area for one in alone.objects[0].slices]
     assert result.timings["slices_encoded"] == alone.timings["slices_encoded"]
