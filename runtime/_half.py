@@ -17,10 +17,10 @@ __all__ = ["converted"]
 
 def converted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """The array, C-contiguous, in another dtype: rounded as numpy rounds, without a copy where nothing changes."""
-    if (array.dtype, dtype) == (np.float32, "float16"):
+    if array.dtype == np.float32 and dtype == "float16":
         half: NDArray[np.float16] = native_kernels().float_to_half(contiguous(array))
         return half
-    if (array.dtype, dtype) == (np.float16, "float32"):
+    if array.dtype == np.float16 and dtype == "float32":
         wide: NDArray[np.float32] = native_kernels().half_to_float(contiguous(array).view(np.uint16))
         return wide
     return np.ascontiguousarray(array, dtype=dtype)
