@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.cases import Case
+from perf.extras import KINDS, run_extra
 from perf.plan import FLOOR, Configuration, Task
 from perf.processes import CLI, Finished, Launch, ProcessFailed, python_command
 from perf.recorder import AnswersDiffer, Opened, Recorder
@@ -35,6 +36,7 @@ class Measurer:
     recorder: Recorder
     launch: Launch
     repeat_seconds: float = 2.0
+    labelled: Path | None = None
     _number: int = field(default=0, repr=False)
 
     def capabilities(self) -> tuple[str, ...] | None:
@@ -61,6 +63,9 @@ class Measurer:
 
     def run(self, task: Task) -> None:
         """Measure once; an error is noted with its configuration and case, and what depends on it is skipped."""
+        if task.kind in KINDS:
+            self._extra(task)
+            return
         if task.configuration is None:
             self._floor(task.name)
             return
@@ -76,6 +81,20 @@ class Measurer:
                 self._processes(one, case)
         except (ProcessFailed, AnswersDiffer) as error:
             self.recorder.fail(one.name, case.name if case else "", str(error))
+
+    def _extra(self, task: Task) -> None:
+        name = task.configuration.name if task.configuration else ""
+        if name in self.recorder.same_as or (name and self.recorder.failed(name)):
+            return
+        try:
+            with self._scratch() as cache:
+
+                def ask(module: str, spec: dict[str, Any], one: Configuration | None) -> dict[str, Any]:
+                    return self._ask(module, spec, cache, one)
+
+                run_extra(task, ask, self.recorder, self.labelled, self.folder)
+        except ProcessFailed as error:
+            self.recorder.fail(name, task.kind, str(error))
 
     def _floor(self, name: str) -> None:
         if self.recorder.failed("", name):
@@ -124,6 +143,8 @@ class Measurer:
             found = self._worker(one, case, cache, output)
             self.recorder.check_answer(one.name, case.answer_name, output, self.folder / "answers")
         self._note_stages(one, case, found)
+        if self._logits(one, case).is_file():
+            self.recorder.logits[one.name, case.name] = self._logits(one, case)
 
     def _note_stages(self, one: Configuration, case: Case, found: dict[str, Any]) -> None:
         self.recorder.counts[one.name, case.name] = found["counts"]
@@ -132,29 +153,29 @@ class Measurer:
                 self.recorder.add((one.name, case.name, "stage", stage), sample)
 
     def _worker(self, one: Configuration, case: Case | None, cache: Path, output: Path | None = None) -> dict[str, Any]:
-        result = self.folder / "worker.json"
-        result.unlink(missing_ok=True)
-        spec = {
-            "bundle": one.subject.bundle,
-            "modality": one.subject.modality,
-            "backend": one.backend,
+        subject = one.subject
+        spec: dict[str, Any] = {"bundle": subject.bundle, "modality": subject.modality, "backend": one.backend}
+        spec |= {
             "precision": one.precision,
             "threads": one.threads,
-            "case": None
-            if case is None
-            else {
-                "path": str(case.path),
-                "volume": case.volume,
-                "boxes": case.boxes,
-                "second_box": case.second_box,
-                "output": str(output),
-            },
             "repeat_seconds": self.repeat_seconds,
-            "result": str(result),
+            "case": None,
         }
-        self._python(["-m", "perf.worker", json.dumps(spec)], cache, one)
+        if case is not None:
+            spec["case"] = {"path": str(case.path), "volume": case.volume, "boxes": case.boxes, "output": str(output)}
+            spec["case"] |= {"second_box": case.second_box, "logits": str(self._logits(one, case))}
+        return self._ask("perf.worker", spec, cache, one)
+
+    def _ask(self, module: str, spec: dict[str, Any], cache: Path, one: Configuration | None = None) -> dict[str, Any]:
+        """Run a worker; what it wrote."""
+        result = self.folder / "worker.json"
+        result.unlink(missing_ok=True)
+        self._python(["-m", module, json.dumps({**spec, "result": str(result)})], cache, one)
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
+
+    def _logits(self, one: Configuration, case: Case) -> Path:
+        return self.folder / f"logits {one.name} {case.name}.npy"
 
     def _prepared(self, one: Configuration) -> dict[str, Any]:
         """Store the reference pipeline's graphs, and fill its cache of compiled ones; facts of them."""

@@ -35,6 +35,8 @@ class Subject:
         Its own name, which holds no path; with a number where two bundles of one name are measured.
     bundle : str or None
         What lite-infer is given; None is its own default.
+    folder : Path
+        Folder of the bundle; of a set, of the expert that is measured.
     plain : Path
         Folder of the bundle whose float graphs the reference pipeline runs.
     modality : str or None
@@ -45,6 +47,7 @@ class Subject:
 
     name: str
     bundle: str | None
+    folder: Path
     plain: Path
     modality: str | None = None
     modality_index: int = 0
@@ -104,7 +107,7 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thing to measure once: a ``floor`` process, a ``start`` or the ``processes`` or ``stages`` of a case."""
+    """One thing to measure: a ``floor``, a ``start``, the ``processes`` or ``stages`` of a case, or an extra."""
 
     kind: str
     name: str = ""
@@ -124,16 +127,15 @@ def configurations(
     threads: Sequence[int | None] = (None,),
     limits: Sequence[str | None] = (None,),
     *,
-    reference: bool = False,
+    references: Sequence[str] = (),
 ) -> list[Configuration]:
-    """Every combination, each bundle's reference first, under names that tell them apart."""
+    """Every combination, each bundle's references (by precision) first, under names that tell them apart."""
     made = []
     for subject in subjects:
         suffix = "" if len(subjects) == 1 else f" {subject.name}"
-        if reference:
-            for precision in ("default", "fp32"):
-                name = REFERENCE + ("" if precision == "default" else f" {precision}") + suffix
-                made.append(Configuration(subject, REFERENCE, precision, None, name))
+        for precision in references:
+            name = REFERENCE + ("" if precision == "default" else f" {precision}") + suffix
+            made.append(Configuration(subject, REFERENCE, precision, None, name))
         for backend, limit, precision, count in product(backends, limits, precisions, threads):
             name = f"{backend} {precision}{suffix}"
             name += "" if count is None else f" t{count}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from perf.cases import read_label_map
 from perf.processes import Finished
@@ -51,6 +52,10 @@ class Recorder:
     samples : dict
         ``(configuration, case, group, name)`` -> samples; configuration and case are empty where they do not
         apply, group is ``floor``, ``start``, ``process`` or ``stage``.
+    logits : dict
+        ``(configuration, case)`` -> array file with the logits of one box on one slice.
+    peaks, graphs, baselines, labelled
+        What the extra tasks found, as their workers put it.
     """
 
     samples: dict[Key, list[float]] = field(default_factory=dict)
@@ -59,6 +64,11 @@ class Recorder:
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     counts: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     answers: dict[tuple[str, str], AnswerFile] = field(default_factory=dict)
+    logits: dict[tuple[str, str], Path] = field(default_factory=dict)
+    peaks: dict[str, Any] | None = None
+    graphs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    baselines: dict[str, Any] | None = None
+    labelled: dict[str, tuple[dict[str, Any], Path]] = field(default_factory=dict)
 
     def add(self, key: Key, value: float | None) -> None:
         """Append a sample; what the platform does not tell is left out."""

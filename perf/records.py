@@ -14,14 +14,20 @@ __all__ = [
     "PERF_VERSION",
     "Agreement",
     "Answer",
+    "BudgetFigures",
     "BundleFacts",
     "CaseFacts",
     "CaseFigures",
     "ConfigurationFigures",
+    "GraphFigures",
+    "LabelledFigures",
+    "LayerFigures",
+    "LogitsAgreement",
     "Machine",
     "Option",
     "ProcessFigures",
     "Report",
+    "RooflineFigures",
     "Stat",
     "Status",
     "Stopped",
@@ -62,6 +68,14 @@ class Agreement(msgspec.Struct, frozen=True):
     dice_min: float
 
 
+class LogitsAgreement(msgspec.Struct, frozen=True):
+    """Logits of a box on a slice beside another configuration's: differences over their standard deviation."""
+
+    reference: str
+    largest: float
+    rms: float
+
+
 class Answer(msgspec.Struct, frozen=True):
     """The label map that every run of a configuration on a case gave."""
 
@@ -69,6 +83,7 @@ class Answer(msgspec.Struct, frozen=True):
     voxels: dict[str, int]
     to_fp32: Agreement | None = None
     to_truth: Agreement | None = None
+    logits: LogitsAgreement | None = None
 
 
 class CaseFigures(msgspec.Struct, frozen=True):
@@ -123,6 +138,64 @@ class CaseFacts(msgspec.Struct, frozen=True):
     file_bytes: int
 
 
+class BudgetFigures(msgspec.Struct, frozen=True):
+    """A budget, and what was measured for it: ``value`` in ``unit``, null where nothing was."""
+
+    subject: str
+    configuration: str | None
+    case: str
+    quantity: str
+    against: str
+    limit: float
+    unit: str
+    value: float | None
+    low: float | None
+    high: float | None
+    met: bool
+    asked: bool = True
+
+
+class LayerFigures(msgspec.Struct, frozen=True):
+    """All layers of one kind and precision in a graph; ``bound_ms`` is what the machine's peaks allow."""
+
+    kind: str
+    precision: str
+    count: int
+    ms: float
+    gflop: float
+    mbytes: float
+    bound_ms: float
+
+
+class GraphFigures(msgspec.Struct, frozen=True):
+    """One graph of a configuration: its time, its cost, and its layers."""
+
+    configuration: str
+    graph: str
+    ms: float
+    gflop: float
+    bound_ms: float
+    layers: tuple[LayerFigures, ...]
+
+
+class RooflineFigures(msgspec.Struct, frozen=True):
+    """What this machine can do: 10^9 operations a second by precision, 10^9 bytes a second; and the graphs."""
+
+    gflops: dict[str, float | None]
+    bandwidth_gbs: float
+    graphs: tuple[GraphFigures, ...]
+
+
+class LabelledFigures(msgspec.Struct, frozen=True):
+    """Masks of labelled images by one configuration, or by a baseline without a network (``ms`` an object)."""
+
+    name: str
+    objects: int | None
+    dice: float
+    to_fp32: Agreement | None
+    ms: float
+
+
 class Machine(msgspec.Struct, frozen=True):
     """The computer and its software; no name of it, its user or its folders."""
 
@@ -157,6 +230,10 @@ class Report(msgspec.Struct, frozen=True):
     floor: dict[str, ProcessFigures]
     cases: tuple[CaseFacts, ...]
     configurations: tuple[ConfigurationFigures, ...]
+    budgets: tuple[BudgetFigures, ...] = ()
+    roofline: RooflineFigures | None = None
+    labelled: tuple[LabelledFigures, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 def encode_report(report: Report) -> str:

@@ -17,15 +17,14 @@ import hashlib  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 import sys  # noqa: E402
-
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # else importing openvino reports that it was
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-import openvino  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+
+from perf.engine import openvino  # noqa: E402
 
 __all__ = ["Geometry", "Reference", "main", "prepare", "segment"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 import runtime
 from perf.cases import Case, read_label_map
+from perf.extras import KINDS
 from perf.plan import Configuration
 from perf.recorder import AnswerFile, Recorder
 from perf.records import (
@@ -24,19 +25,21 @@ from perf.records import (
     Answer,
     CaseFigures,
     ConfigurationFigures,
+    LabelledFigures,
+    LogitsAgreement,
     Machine,
     Option,
     ProcessFigures,
     Report,
     Stat,
     Status,
-    encode_report,
 )
-from perf.stats import dice_by_label, summarise
+from perf.roofline import build_roofline
+from perf.stats import dice_by_label, packed_dice, summarise
 from perf.suite import Outcome
 from runtime.errors import OutputError
 
-__all__ = ["PROCESSES", "Context", "build_report", "check_writable", "write_report"]
+__all__ = ["PROCESSES", "Context", "build_report", "check_writable", "write_text"]
 
 PROCESSES = ("cold", "warm", "stored", "second")
 """Kinds of whole processes, in the order they are shown."""
@@ -68,7 +71,17 @@ def build_report(recorder: Recorder, context: Context, outcome: Outcome, seconds
         floor=_processes(recorder, ("", "", "floor")),
         cases=tuple(case.facts for case in context.cases),
         configurations=tuple(_configuration(recorder, context, one) for one in context.configurations),
+        roofline=build_roofline(recorder.peaks, recorder.graphs),
+        labelled=tuple(_labelled(recorder, context)),
+        failures=tuple(_failures(recorder, context)),
     )
+
+
+def _failures(recorder: Recorder, context: Context) -> Iterator[str]:
+    """Errors of extras, which belong to no case."""
+    for (configuration, part), message in recorder.errors.items():
+        if part in KINDS:
+            yield f"{configuration} {part}: {_clean(message, context)}".lstrip()
 
 
 def _configuration(recorder: Recorder, context: Context, one: Configuration) -> ConfigurationFigures:
@@ -149,7 +162,48 @@ def _answer(recorder: Recorder, context: Context, one: Configuration, case: Case
         name, other = reference
         same = Agreement(name, 1.0, 1.0)
         to_fp32 = same if other.sha256 == mine.sha256 else _agreement(name, other.path, mine.path)
-    return Answer(mine.sha256, mine.voxels, to_fp32, truth)
+    return Answer(mine.sha256, mine.voxels, to_fp32, truth, _logits(recorder, context, one, case))
+
+
+def _logits(recorder: Recorder, context: Context, one: Configuration, case: Case) -> LogitsAgreement | None:
+    reference = _reference(recorder, context, one, case)
+    mine = recorder.logits.get((one.name, case.name))
+    theirs = None if reference is None else recorder.logits.get((reference[0], case.name))
+    if reference is None or mine is None or theirs is None:
+        return None
+    found, wanted = np.load(mine).astype(np.float64), np.load(theirs).astype(np.float64)
+    if found.shape != wanted.shape or not wanted.std():
+        return None
+    difference = (found - wanted) / wanted.std()
+    rms = float(np.sqrt(np.mean(difference**2)))
+    return LogitsAgreement(reference[0], round(float(np.abs(difference).max()), 6), round(rms, 6))
+
+
+def _labelled(recorder: Recorder, context: Context) -> Iterator[LabelledFigures]:
+    """Dice on labelled images, and to the same bundle in float32; then the baselines."""
+    for one in context.configurations:
+        if one.name not in recorder.labelled:
+            continue
+        found, masks = recorder.labelled[one.name]
+        agreement = None
+        for other in context.configurations:
+            opened, mine = recorder.opened.get(other.name), recorder.opened[one.name]
+            if other.name not in recorder.labelled or opened is None or other.isa is not None:
+                continue
+            if (opened.bundle, opened.precision) == (mine.bundle, "fp32"):
+                agreement = _masks_agreement(other.name, recorder.labelled[other.name][1], masks)
+                break
+        ms = found["decode_ms"] + found["encode_ms"] * found["slices"] / max(1, found["objects"])
+        yield LabelledFigures(one.name, found["objects"], round(found["dice"], 5), agreement, round(ms, 3))
+    for name, found in (recorder.baselines or {}).items():
+        yield LabelledFigures(name, None, round(found["dice"], 5), None, round(found["ms"], 3))
+
+
+def _masks_agreement(name: str, wanted: Path, found: Path) -> Agreement:
+    """Dice over the objects of all slices, from packed masks."""
+    with np.load(wanted) as one, np.load(found) as other:
+        values = [float(dice) for key in one.files for dice in packed_dice(one[key], other[key])]
+    return Agreement(name, round(float(np.mean(values)), 5), round(min(values), 5))
 
 
 def _reference(recorder: Recorder, context: Context, one: Configuration, case: Case) -> tuple[str, AnswerFile] | None:
@@ -192,11 +246,11 @@ def check_writable(path: Path) -> None:
         raise OutputError(msg)
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the JSON file; it appears complete or not at all."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file; it appears complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(encode_report(report), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

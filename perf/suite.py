@@ -45,30 +45,34 @@ def run_suite(
     cases: Sequence[Case],
     *,
     repeat: int,
+    extras: Sequence[Task] = (),
     time_left: Callable[[], float] = lambda: float("inf"),
     progress: Progress | None = None,
+    kept: Callable[[int], None] = lambda _rounds: None,
 ) -> Outcome:
-    """Measure every task ``repeat`` times; ``rounds`` of the outcome counts the complete ones.
+    """Measure every task ``repeat`` times, then ``extras`` once; ``rounds`` of the outcome counts the complete ones.
 
-    Ctrl-C is not an error here: it ends the run, and what was measured before it stays with the measurer.
+    ``kept`` is called after every round. Ctrl-C is not an error here: it ends the run, and what was measured before it
+    stays with the measurer.
     """
     complete = done = 0
     every = list(rounds(chosen, cases, repeat))
-    total = len(chosen) + sum(len(tasks) for tasks in every)
+    total = len(chosen) + sum(len(tasks) for tasks in every) + len(extras)
     tell = progress or (lambda _title, _done, _total: None)
     try:
         for one in chosen:
             tell(f"{one.name} prepare", done, total)
             measurer.prime(one)
             done += 1
-        for tasks in every:
+        for number, tasks in enumerate([*every, list(extras)], start=1):
             for task in tasks:
                 if time_left() <= 0:
                     return Outcome(complete, "time limit")
                 tell(task.title(), done, total)
                 measurer.run(task)
                 done += 1
-            complete += 1
+            complete = min(number, len(every))
+            kept(complete)
     except KeyboardInterrupt:
         return Outcome(complete, "interrupted")
     return Outcome(complete, None)

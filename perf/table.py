@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from perf.figures import ratio
-from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report, Stat
+from perf.extra_tables import budget_lines, labelled_lines, roofline_lines
+from perf.figures import case_of, ratio, reference_of
+from perf.isa_note import isa_note
+from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report
+from perf.text import NONE, aligned, indented, milliseconds, seconds
 
-__all__ = ["format_report"]
+__all__ = ["case_rows", "format_report", "head_lines", "remarks", "start_rows"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
-_NONE = "-"
 _PROCESS_TITLES = (
     *("whole process, s", "cold", "warm", "stored", "second", "over floor", "of ref.", "CPU s", "of ref."),
-    *("peak MiB", "Dice fp32", "Dice truth"),
+    *("peak MiB", "Dice fp32", "logits", "Dice truth"),
 )
 _STAGES = (
     ("read", "read_ms"),
@@ -34,16 +36,18 @@ _STAGES = (
 
 def format_report(report: Report) -> str:
     """Make the whole text."""
-    blocks = [list(_head(report)), list(_floor(report)), list(_start(report))]
+    blocks = [list(head_lines(report)), list(_floor(report)), list(_start(report))]
     for facts in report.cases:
         found = [(one, case) for one in report.configurations for case in one.cases if case.case == facts.name]
         title = f"{facts.name}: {facts.title} ({'x'.join(str(side) for side in facts.shape)} {facts.dtype})"
-        blocks.append([title, *_indent(_case_tables(found, report.floor.get("floor")))])
-    blocks.append(list(_remarks(report)))
+        blocks.append([title, *indented(_case_tables(report, found))])
+    blocks += [list(lines) for lines in (labelled_lines(report), roofline_lines(report), budget_lines(report))]
+    blocks.append(list(remarks(report)))
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
-def _head(report: Report) -> Iterator[str]:
+def head_lines(report: Report) -> Iterator[str]:
+    """Machine, software and bundles."""
     machine = report.machine
     yield f"lite-infer {report.lite_infer} performance, {report.created}, {report.rounds} complete rounds"
     yield f"CPU       {machine.cpu} ({_cores(machine)}); {' '.join(machine.isa) or 'instruction sets unknown'}"
@@ -70,56 +74,63 @@ def _floor(report: Report) -> Iterator[str]:
         return
     names = {"interpreter": "bare Python", "import": "import runtime", "floor": "numpy + openvino + Core()"}
     yield "Processes that do nothing, s (median, min-max)"
-    rows = [[names.get(name, name), _seconds(one.wall_s), _memory(one)] for name, one in report.floor.items()]
-    yield from _indent(_aligned([["process", "wall", "peak MiB"], *rows]))
+    rows = [[names.get(name, name), seconds(one.wall_s), _memory(one)] for name, one in report.floor.items()]
+    yield from indented(aligned([["process", "wall", "peak MiB"], *rows]))
+
+
+def start_rows(report: Report) -> list[list[str]]:
+    """Stages of opening a session, a head first."""
+    stages = (("import", "import_ms"), ("open", "open_ms"), ("compile", "compile_ms"), ("start", "start_ms"))
+    rows = [["configuration", "graph cache", *(title for title, _ in stages)]]
+    for one in report.configurations:
+        for name, found in one.start.items():
+            rows.append([_label(one), name, *(milliseconds(found.get(key)) for _, key in stages)])
+    return rows
 
 
 def _start(report: Report) -> Iterator[str]:
-    stages = (("import", "import_ms"), ("open", "open_ms"), ("compile", "compile_ms"), ("start", "start_ms"))
-    rows = [
-        [_label(one), name, *(_milliseconds(found.get(key)) for _, key in stages)]
-        for one in report.configurations
-        for name, found in one.start.items()
-    ]
-    if rows:
+    rows = start_rows(report)
+    if len(rows) > 1:
         yield "Start of a session, ms (median, min-max); start = open + compile"
-        yield from _indent(_aligned([["configuration", "graph cache", *(title for title, _ in stages)], *rows]))
+        yield from indented(aligned(rows))
 
 
-def _case_tables(
-    found: Sequence[tuple[ConfigurationFigures, CaseFigures]], floor: ProcessFigures | None
-) -> Iterator[str]:
-    rows = [[*_PROCESS_TITLES]]
+def _case_tables(report: Report, found: Sequence[tuple[ConfigurationFigures, CaseFigures]]) -> Iterator[str]:
+    for rows in case_rows(report, found):
+        yield from aligned(rows)
+
+
+def case_rows(report: Report, found: Sequence[tuple[ConfigurationFigures, CaseFigures]]) -> Iterator[list[list[str]]]:
+    """Whole processes of a case, then its stages, a head first in each."""
+    rows, floor = [[*_PROCESS_TITLES]], report.floor.get("floor")
     for one, case in found:
         kinds = [case.processes.get(kind) for kind in ("cold", "warm", "stored", "second")]
-        warm, plain = kinds[1], _plain(found, one)
-        over = _NONE if warm is None or floor is None else f"{warm.wall_s.median - floor.wall_s.median:.2f}"
-        cpu = _NONE if warm is None or warm.cpu_s is None else f"{warm.cpu_s.median:.2f}"
-        walls = [_NONE if kind is None else _seconds(kind.wall_s) for kind in kinds]
+        warm, plain = kinds[1], _plain(report, one, case.case)
+        over = NONE if warm is None or floor is None else f"{warm.wall_s.median - floor.wall_s.median:.2f}"
+        cpu = NONE if warm is None or warm.cpu_s is None else f"{warm.cpu_s.median:.2f}"
+        walls = [NONE if kind is None else seconds(kind.wall_s) for kind in kinds]
         ratios = ratio(warm, plain, "wall_s"), ratio(warm, plain, "cpu_s")
-        shown = [_NONE if value is None else f"{value:.2f}" for value in ratios]
+        shown = [NONE if found is None else f"{found.value:.2f}" for found in ratios]
         rows.append([_label(one), *walls, over, shown[0], cpu, shown[1], _memory(warm), *_dice(case.answer)])
-    yield from _aligned(rows)
+    yield rows
     staged = [(one, case) for one, case in found if case.stages]
     if staged:
         rows = [["inside a session, ms", *(title for title, _ in _STAGES), "slices", "boxes"]]
         for one, case in staged:
             counts = [f"{case.counts[name]:.0f}" for name in ("slices_encoded", "prompts_decoded")]
-            rows.append([_label(one), *(_milliseconds(case.stages.get(key)) for _, key in _STAGES), *counts])
-        yield from _aligned(rows)
+            rows.append([_label(one), *(milliseconds(case.stages.get(key)) for _, key in _STAGES), *counts])
+        yield rows
 
 
-def _plain(
-    found: Sequence[tuple[ConfigurationFigures, CaseFigures]], one: ConfigurationFigures
-) -> ProcessFigures | None:
+def _plain(report: Report, one: ConfigurationFigures, case: str) -> ProcessFigures | None:
     """Return the reference pipeline's warm process with the same bundle."""
-    for other, case in found:
-        if (other.backend, other.precision, other.subject) == ("reference", "default", one.subject):
-            return case.processes.get("warm")
-    return None
+    other = reference_of(report, one.subject)
+    found = None if other is None or other is one else case_of(other, case)
+    return None if found is None else found.processes.get("warm")
 
 
-def _remarks(report: Report) -> Iterator[str]:
+def remarks(report: Report) -> Iterator[str]:
+    """What a reader must know of the run: a busy machine, an early end, duplicates, errors."""
     machine = report.machine
     if machine.load_average is not None and machine.load_average > 0.5 * machine.usable_cores:
         yield (
@@ -128,6 +139,8 @@ def _remarks(report: Report) -> Iterator[str]:
         )
     if report.stopped is not None:
         yield f"Stopped by {'Ctrl-C' if report.stopped == 'interrupted' else 'the time limit'}; - was not measured."
+    yield from isa_note(report)
+    yield from (f"FAILED: {failure}" for failure in report.failures)
     for one in report.configurations:
         if one.same_as is not None:
             yield f"{one.name}: the same as {one.same_as} here ({one.precision_used}), measured once."
@@ -144,40 +157,12 @@ def _label(one: ConfigurationFigures) -> str:
 
 
 def _dice(answer: Answer | None) -> list[str]:
-    parts = (None, None) if answer is None else (answer.to_fp32, answer.to_truth)
-    return [_NONE if part is None else f"{part.dice_mean:.4f}" for part in parts]
+    """Dice to float32, rms difference of its logits over their deviation, Dice to the truth."""
+    if answer is None:
+        return [NONE] * 3
+    fp32, truth = (NONE if part is None else f"{part.dice_mean:.4f}" for part in (answer.to_fp32, answer.to_truth))
+    return [fp32, NONE if answer.logits is None else f"{answer.logits.rms:.4f}", truth]
 
 
 def _memory(one: ProcessFigures | None) -> str:
-    return _NONE if one is None or one.peak_rss_bytes is None else f"{one.peak_rss_bytes.median / _MIB:.0f}"
-
-
-def _seconds(stat: Stat) -> str:
-    spread = "" if stat.n == 1 else f" ({stat.min:.2f}-{stat.max:.2f})"
-    return f"{stat.median:.2f}{spread}"
-
-
-def _milliseconds(stat: Stat | None) -> str:
-    if stat is None:
-        return _NONE
-    spread = "" if stat.n == 1 else f" ({_short(stat.min)}-{_short(stat.max)})"
-    return f"{_short(stat.median)}{spread}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-
-
-def _indent(lines: Sequence[str] | Iterator[str]) -> Iterator[str]:
-    return (f"  {line}" for line in lines)
+    return NONE if one is None or one.peak_rss_bytes is None else f"{one.peak_rss_bytes.median / _MIB:.0f}"

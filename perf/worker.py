@@ -2,8 +2,8 @@
 
 Knows the public names of `runtime` and a clock; imports nothing heavy before the clock of the import runs. SPEC is
 JSON: ``bundle``, ``modality``, ``backend``, ``precision``, ``threads``, ``case`` (null: start only; else ``path``,
-``volume``, ``boxes``, ``second_box``, ``output``), ``repeat_seconds`` and ``result``, the file that the figures are
-written to.
+``volume``, ``boxes``, ``second_box``, ``output``, ``logits``), ``repeat_seconds`` and ``result``, the file that the
+figures are written to.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def _measure_case(spec: dict[str, Any], session: runtime.Session, stages: _Stage
     told = {"modality": spec["modality"]}
     result = stages.time("first_propagate_ms", lambda: session.segment(volume, prompts=prompts, **told))
     stages.time("write_ms", lambda: result.save(case["output"]))
+    _keep_logits(session, volume, prompts[0], spec)
     until = time.perf_counter() + spec["repeat_seconds"]
     for repeat in range(_REPEATS):
         if repeat and time.perf_counter() > until:
@@ -103,6 +104,19 @@ def _measure_case(spec: dict[str, Any], session: runtime.Session, stages: _Stage
         stages.time("stored_propagate_ms", lambda: session.segment(volume, prompts=prompts, **told))
         stages.time("second_box_ms", lambda: session.segment(volume, prompts=second, **told))
     return {name: timings[name] for name in ("slices_encoded", "prompts_decoded")}
+
+
+def _keep_logits(session: runtime.Session, volume: runtime.Volume, box: runtime.Box, spec: dict[str, Any]) -> None:
+    """Write the logits of one box on its middle slice, with which precisions are compared."""
+    import numpy as np
+
+    numbers, half = box.xyxy, len(box.xyxy) // 2
+    middle = int(numbers[2] + numbers[5]) // 2 if half == 3 else box.slice_index
+    k = 0 if volume.is_2d else volume.array.shape[2] // 2 if middle is None else middle
+    embedding = session.encode(np.ascontiguousarray(volume.array[:, :, k].swapaxes(0, 1)))  # (i, j) -> (row, column)
+    corners = [*numbers[:2], *numbers[half : half + 2]]
+    logits = session.decode(embedding, boxes=[corners], modality=spec["modality"]).low_res_logits
+    np.save(spec["case"]["logits"], logits)
 
 
 def _add_segment(timings: dict[str, float], stages: _Stages) -> None:

@@ -8,16 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from perf.plan import Configuration, Subject
 from perf.processes import Finished, ProcessFailed
-from perf.records import Machine
+from perf.records import (
+    BundleFacts,
+    CaseFacts,
+    CaseFigures,
+    ConfigurationFigures,
+    Machine,
+    ProcessFigures,
+    Report,
+    Stat,
+)
+from perf.stats import summarise
 
 TRUTH = np.zeros((3, 5, 4), np.uint8)
 TRUTH[1:, 1:4, 1:3] = 1
 FACTS = {"name": "tiny", "version": "1", "sha256": "ab" * 32}
-SUBJECT = Subject("tiny", None, Path("tiny"))
+SUBJECT = Subject("tiny", None, Path("tiny"), Path("tiny"))
 
 
 @dataclass
@@ -44,6 +55,8 @@ class FakeLaunch:
         stdout = '["FP32"]\n'
         if "perf.worker" in command:
             self._worker(json.loads(command[-1]))
+        elif {"perf.roofline_worker", "perf.labelled_worker"} & set(command):
+            Path(json.loads(command[-1])["result"]).write_text('{"worker": "found this"}', encoding="utf-8")
         elif "perf.reference" in command:
             stdout = self._reference(list(command))
         elif "--output" in command:
@@ -96,3 +109,42 @@ def machine(**changes: Any) -> Machine:
         "packages": {"numpy": "2.0"},
     }
     return Machine(**{**facts, **changes})
+
+
+def processes(**walls: Sequence[float]) -> dict[str, ProcessFigures]:
+    """Processes by kind, of 0.8 CPU seconds a second and 100 MB each."""
+    return {
+        kind: ProcessFigures(summarise(times), summarise([0.8 * time for time in times]), summarise([100e6]))
+        for kind, times in walls.items()
+        if times
+    }
+
+
+def case_figures(name: str, *, stages: dict[str, Stat] | None = None, **walls: Sequence[float]) -> CaseFigures:
+    return CaseFigures(name, "ok", None, processes(**walls), stages or {}, {}, None)
+
+
+def configuration_figures(
+    name: str, backend: str, cases: Sequence[CaseFigures], **changes: Any
+) -> ConfigurationFigures:
+    precision = "default" if backend == "reference" else "auto"
+    facts: dict[str, Any] = {"name": name, "subject": "tiny", "bundle": BundleFacts("tiny", "1", "ab" * 32)}
+    facts |= {"backend": backend, "precision": precision, "precision_used": "fp32", "threads": None, "threads_used": 2}
+    facts |= {"isa": None, "status": "ok", "error": None, "same_as": None, "start": {}, "cases": tuple(cases)}
+    return ConfigurationFigures(**{**facts, **changes})
+
+
+def report(
+    configurations: Sequence[ConfigurationFigures],
+    *,
+    floor: dict[str, ProcessFigures] | None = None,
+    machine_: Machine | None = None,
+    sha256: str = "ef" * 32,
+    **changes: Any,
+) -> Report:
+    """A report of the cases that the configurations have figures of."""
+    names = dict.fromkeys(case.case for one in configurations for case in one.cases)
+    cases = tuple(CaseFacts(name, "a case", (4, 5, 3), "int16", 1, (), sha256, 99) for name in names)
+    made = machine_ or machine()
+    start = Report(2, "0.1", "2026-01-01T00:00Z", 9.0, None, 3, {}, made, floor or {}, cases, tuple(configurations))
+    return msgspec.structs.replace(start, **changes)

@@ -13,6 +13,7 @@ from perf_fakes import FakeLaunch
 import runtime.cli
 from perf import cases, cli
 from perf.cases import UserFile
+from perf.options import parse_options
 from perf.records import decode_report
 from perf.synthetic import grey_image
 
@@ -46,7 +47,7 @@ def test_a_run_prints_the_table_and_writes_the_file(
     assert (report.rounds, report.stopped) == (2, None)
     output = capsys.readouterr()
     assert "grey-1-npz: drawn grey image 512x512, 1 box, challenge NPZ" in output.out
-    assert output.out.endswith("written   out.json\n")
+    assert output.out.endswith("written   out.json, out.html\n")
     assert output.err == ""
 
 
@@ -119,7 +120,7 @@ def test_a_file_that_cannot_be_read_or_written_ends_at_once_with_its_own_exit_co
 
 def test_boxes_and_time_points_belong_to_the_file_before_them() -> None:
     text = "--file a.nii --box 1,2,3,4 --volume 1 --file b.npz --file c.nii --box 5,6,7,8 --box 9,9,9,9"
-    options = cli._options(text.split())
+    options = parse_options(text.split())
     assert options.files == [
         UserFile(Path("a.nii"), ("1,2,3,4",), 1),
         UserFile(Path("b.npz")),
@@ -129,17 +130,18 @@ def test_boxes_and_time_points_belong_to_the_file_before_them() -> None:
 
 
 def test_files_of_one_call_do_not_stay_for_the_next() -> None:
-    cli._options(["--file", "a.nii"])
-    assert cli._options([]).files == []
+    parse_options(["--file", "a.nii"])
+    assert parse_options([]).files == []
 
 
-def test_quick_means_fewer_cases_one_precision_and_a_limit() -> None:
-    quick, full = cli._options(["--quick"]), cli._options([])
+def test_quick_means_fewer_cases_one_engine_and_a_limit() -> None:
+    quick, full = parse_options(["--quick"]), parse_options([])
     assert len(quick.cases) < len(full.cases)
-    assert (quick.precisions, full.precisions) == (("auto",), ("auto", "fp32"))
+    assert (quick.backends, full.backends) == (("openvino",), ("openvino", "onnxruntime"))
+    assert (quick.references, full.references) == (("default",), ("default", "fp32"))
     assert quick.limit < 60
     assert full.limit is None
-    assert cli._options(["--quick", "--limit", "10"]).limit == 10
+    assert parse_options(["--quick", "--limit", "10"]).limit == 10
 
 
 def test_help_names_cases_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from perf_fakes import SUBJECT, TRUTH, FakeLaunch, configuration
 
 from perf.cases import Case
+from perf.extras import extra_tasks
 from perf.measure import Measurer
-from perf.plan import REFERENCE, Configuration, Task
+from perf.plan import REFERENCE, Configuration, Subject, Task, configurations
 
 ONE = configuration()
 
@@ -166,3 +168,27 @@ def test_the_caches_of_the_user_are_never_used(
 ) -> None:
     measured(measurer, Task("processes", configuration=ONE, case=tiny_case), Task("floor", "import"))
     assert not cache_folder.exists()
+
+
+def test_extras_are_asked_of_their_workers_and_noted(
+    measurer: Measurer, fake: FakeLaunch, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    subject = Subject("tiny", str(tiny_bundle), tiny_bundle, tiny_bundle)
+    (one,) = configurations([subject], ("openvino",), ("fp32",))
+    measurer.labelled = tmp_path
+    measurer.prime(one)
+    for task in extra_tasks([one], roofline=True, labelled=True):
+        measurer.run(task)
+    assert not measurer.recorder.errors
+    assert measurer.recorder.peaks == measurer.recorder.baselines == {"worker": "found this"}
+    assert set(measurer.recorder.graphs) == {("openvino fp32", "encoder"), ("openvino fp32", "decoder")}
+    graphs = [json.loads(command[-1])["graph"] for command in fake.commands if "graph" in command[-1]]
+    assert graphs == [str(tiny_bundle / "encoder.onnx"), str(tiny_bundle / "decoder.onnx")]
+    assert list(measurer.recorder.labelled) == ["openvino fp32"]
+
+
+def test_an_extra_that_fails_is_noted_and_the_rest_goes_on(measurer: Measurer, fake: FakeLaunch) -> None:
+    fake.refuse = lambda command: "no such folder" if "perf.labelled_worker" in command else None
+    measured(measurer, Task("labelled", configuration=ONE), Task("peaks"))
+    assert measurer.recorder.errors == {("openvino auto", "labelled"): "no such folder"}
+    assert measurer.recorder.peaks is not None

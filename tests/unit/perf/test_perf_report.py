@@ -15,7 +15,7 @@ from perf.cases import Case
 from perf.measure import Measurer
 from perf.plan import Configuration, Task
 from perf.records import PERF_VERSION, Report, decode_report, encode_report
-from perf.report import Context, build_report, check_writable, write_report
+from perf.report import Context, build_report, check_writable, write_text
 from perf.suite import Outcome, run_suite
 from perf.table import format_report
 from runtime.errors import OutputError
@@ -41,7 +41,7 @@ def report(measurer: Measurer, fake: FakeLaunch, tiny_case: Case) -> Report:
 
 def test_the_json_file_reads_back_as_it_was_written(report: Report, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    write_report(report, path)
+    write_text(path, encode_report(report))
     assert decode_report(path.read_text(encoding="utf-8")) == report
     assert [each.name for each in tmp_path.glob("*out*")] == ["out.json"]
 
@@ -192,5 +192,5 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_measured(
 def test_a_file_that_cannot_be_replaced_is_a_clear_error_and_leaves_nothing(report: Report, tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with pytest.raises(OutputError, match="give --output FILE elsewhere"):
-        write_report(report, tmp_path / "out.json")
+        write_text(tmp_path / "out.json", encode_report(report))
     assert not list(tmp_path.glob("*.tmp"))

@@ -84,9 +84,9 @@ def test_progress_counts_up_to_the_number_of_tasks(tiny_case: Case) -> None:
 
 
 def test_configurations_are_all_combinations_under_different_names_each_bundle_after_its_references() -> None:
-    subjects = [Subject("one", None, Path("a")), Subject("two", "/home/doe/bundle", Path("b"))]
+    subjects = [Subject("one", None, Path("a"), Path("a")), Subject("two", "/home/doe/bundle", Path("b"), Path("b"))]
     kinds = (("openvino", "onnxruntime"), ("auto", "fp32"), (1, 2), (None, "AVX2"))
-    made = configurations(subjects, *kinds, reference=True)
+    made = configurations(subjects, *kinds, references=("default", "fp32"))
     assert len({one.name for one in made}) == len(made) == 2 * (2 + 16)
     assert not any("/" in one.name for one in made)
     assert [one.name for one in made[:3]] == ["reference one", "reference fp32 one", "openvino auto one t1"]
@@ -101,7 +101,7 @@ def test_defaults_are_left_to_the_program() -> None:
 
 
 def test_bundle_modality_threads_and_limit_are_passed_on() -> None:
-    subject = Subject("daft", "bundles/daft", Path("bundles/daft"), "CT")
+    subject = Subject("daft", "bundles/daft", Path("daft"), Path("daft"), "CT")
     (one,) = configurations([subject], ("openvino",), ("auto",), (3,), ("AVX2",))
     assert one.arguments()[-6:] == ["--bundle", "bundles/daft", "--modality", "CT", "--threads", "3"]
     assert one.variables() == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -109,7 +109,7 @@ def test_bundle_modality_threads_and_limit_are_passed_on() -> None:
 
 def test_the_reference_gets_no_start_no_stages_and_only_the_files_it_reads(tiny_case: Case) -> None:
     other = replace(tiny_case, path=Path("ct.nii.gz"))
-    chosen = configurations([SUBJECT], ("openvino",), ("auto",), reference=True)
+    chosen = configurations([SUBJECT], ("openvino",), ("auto",), references=("default", "fp32"))
     (tasks,) = rounds(chosen, [tiny_case, other], 1)
     mine = [task for task in tasks if task.configuration is not None and task.configuration.is_reference]
     assert [(task.kind, task.case) for task in mine] == [("processes", tiny_case)] * 2

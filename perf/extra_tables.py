@@ -1,0 +1,76 @@
+"""Budgets, labelled images and the roofline as plain text.
+
+Knows the layout of the report alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perf.records import BudgetFigures, Report
+from perf.text import NONE, aligned, indented
+
+__all__ = ["budget_lines", "budget_texts", "labelled_lines", "labelled_rows", "roofline_lines", "roofline_rows"]
+
+_LAYERS = 8
+
+
+def budget_texts(one: BudgetFigures) -> tuple[str, str, str]:
+    """What was wanted of what, what was found, and whether that is enough."""
+    unit = {"times": " x", "s": " s", "MB": " MB"}[one.unit]
+    against = {"floor": "floor + ", "": ""}.get(one.against, f"{one.against} x ")
+    limit = f"{against}{one.limit:g}" + ("" if one.unit == "times" else unit)
+    found = "not measured" if one.value is None else f"{one.value:.3g}" + ("" if one.unit == "times" else unit)
+    if one.low is not None and one.high is not None:
+        found += f" ({one.low:.3g}-{one.high:.3g})"
+    return f"{one.subject}, {one.case}, {one.quantity} <= {limit}", found, "met" if one.met else "MISSED"
+
+
+def budget_lines(report: Report) -> Iterator[str]:
+    """Every budget; the interval of a ratio is its 95 % bootstrap interval."""
+    if report.budgets:
+        yield "Budgets"
+        yield from indented(aligned([["wanted", "found", ""], *(list(budget_texts(one)) for one in report.budgets)]))
+
+
+def labelled_rows(report: Report) -> list[list[str]]:
+    """Dice on labelled images beside baselines without a network, a head first."""
+    rows = [["labelled images", "objects", "Dice truth", "Dice fp32", "smallest", "ms an object"]]
+    for one in report.labelled:
+        agreement = one.to_fp32
+        fp32 = [NONE, NONE] if agreement is None else [f"{agreement.dice_mean:.4f}", f"{agreement.dice_min:.4f}"]
+        objects = "baseline" if one.objects is None else str(one.objects)
+        rows.append([one.name, objects, f"{one.dice:.4f}", *fp32, f"{one.ms:.2f}"])
+    return rows
+
+
+def labelled_lines(report: Report) -> Iterator[str]:
+    """Those rows, aligned."""
+    if report.labelled:
+        yield from aligned(labelled_rows(report))
+
+
+def roofline_rows(report: Report) -> Iterator[tuple[str, list[list[str]]]]:
+    """Title and costliest layers of each graph, a head first."""
+    for graph in report.roofline.graphs if report.roofline is not None else ():
+        title = (
+            f"{graph.configuration}, {graph.graph}: {graph.ms:.2f} ms, {graph.gflop:.2f} x 10^9 operations; "
+            f"the peaks allow {graph.bound_ms:.2f} ms"
+        )
+        rows = [["layers", "number", "ms", "GFLOP", "MB", "peaks allow, ms"]]
+        for one in graph.layers[:_LAYERS]:
+            numbers = [f"{one.ms:.2f}", f"{one.gflop:.3f}", f"{one.mbytes:.2f}", f"{one.bound_ms:.2f}"]
+            rows.append([f"{one.kind} {one.precision}", str(one.count), *numbers])
+        yield title, rows
+
+
+def roofline_lines(report: Report) -> Iterator[str]:
+    """What the machine can do, and those rows, aligned."""
+    roofline = report.roofline
+    if roofline is None:
+        return
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in roofline.gflops.items() if rate is not None)
+    yield f"Roofline: at most {rates} x 10^9 operations/s, {roofline.bandwidth_gbs:.1f} x 10^9 bytes/s"
+    for title, rows in roofline_rows(report):
+        yield f"  {title}"
+        yield from indented(indented(aligned(rows)))

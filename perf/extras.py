@@ -1,0 +1,63 @@
+"""What is measured once, after the rounds: peaks of the machine, graphs layer by layer, masks of labelled images.
+
+Knows workers, configurations and the recorder; knows neither rounds nor the layout of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from perf.plan import Configuration, Task
+from perf.recorder import Recorder
+from runtime.manifest import Manifest, load_manifest
+
+__all__ = ["KINDS", "Ask", "extra_tasks", "run_extra"]
+
+KINDS = ("peaks", "graphs", "baselines", "labelled")
+
+Ask = Callable[[str, dict[str, Any], Configuration | None], dict[str, Any]]
+"""(module of a worker, specification, configuration) -> what it found"""
+
+
+def extra_tasks(chosen: Sequence[Configuration], *, roofline: bool, labelled: bool) -> list[Task]:
+    """Tasks of the parts that were asked for; graphs can be looked into with OpenVINO alone."""
+    own = [one for one in chosen if not one.is_reference]
+    tasks = [Task("peaks")] if roofline else []
+    if roofline:
+        tasks += [Task("graphs", configuration=one) for one in own if one.backend == "openvino"]
+    if labelled:
+        tasks += [Task("labelled", configuration=one) for one in own]
+        tasks.append(Task("baselines"))
+    return tasks
+
+
+def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, folder: Path) -> None:
+    """Carry out one task and note what it found."""
+    one = task.configuration
+    if task.kind == "peaks":
+        recorder.peaks = ask("perf.roofline_worker", {"peaks": True, "threads": None}, None)
+    elif task.kind == "baselines":
+        recorder.baselines = ask("perf.labelled_worker", {"baselines": True, "folder": str(labelled)}, None)
+    elif one is not None and task.kind == "graphs":
+        opened = recorder.opened[one.name]
+        manifest = load_manifest(one.subject.folder)
+        for name in ("encoder", "decoder"):
+            path = _graph(one.subject.folder, manifest, name, opened.precision)
+            precision = {"fp32": "f32"}.get(opened.precision, opened.precision)
+            spec = {"graph": str(path), "precision": precision, "threads": opened.threads}
+            recorder.graphs[one.name, name] = ask("perf.roofline_worker", spec, one)
+    elif one is not None:
+        masks = folder / f"masks-{len(recorder.labelled)}.npz"
+        spec = {"bundle": one.subject.bundle, "modality": one.subject.modality, "backend": one.backend}
+        spec |= {"precision": one.precision, "threads": one.threads, "folder": str(labelled), "masks": str(masks)}
+        found = ask("perf.labelled_worker", spec, one)
+        recorder.labelled[one.name] = (found, masks)
+
+
+def _graph(folder: Path, manifest: Manifest, name: str, precision: str) -> Path:
+    """File of a graph that a configuration of that precision runs with OpenVINO."""
+    graphs = manifest.graphs["int8" if precision == "int8" else "float"]
+    files = graphs.encoder if name == "encoder" else graphs.decoder
+    return folder / str(files.openvino or files.onnx)
