@@ -86,9 +86,9 @@ def _cut(colour: Image, inner: Box, *, seeded: bool) -> Mask:
     if seeded:
         labels[_inscribed(colour.shape, inner) & inside] = cv2.GC_PR_FGD
         labels[_inscribed(colour.shape, inner, 0.25) & inside] = cv2.GC_FGD
-    given: list[Any] = [colour, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65))]
+    cut: Any = cv2.grabCut  # its stub knows neither a missing rectangle nor models of zeros
     try:
-        cv2.grabCut(*given, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        cut(colour, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), _ITERATIONS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # it wants samples of both kinds, which a box as large as the image does not leave
         return np.zeros(labels.shape, np.bool_)
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
