@@ -11,7 +11,7 @@ from typing import Literal
 from perf.records import CaseFigures, ConfigurationFigures, ProcessFigures, Report, Stat
 from perf.stats import Ratio, ratio_of_medians
 
-__all__ = ["case_of", "comparable", "pairs", "quantity", "ratio", "reference_of"]
+__all__ = ["case_of", "comparable", "pairs", "quantity", "ratio", "reference_of", "single_of"]
 
 Quantity = Literal["wall_s", "cpu_s", "peak_rss_bytes"]
 
@@ -29,13 +29,25 @@ def case_of(one: ConfigurationFigures, case: str) -> CaseFigures | None:
     return next((found for found in one.cases if found.case == case), None)
 
 
-def reference_of(report: Report, subject: str, precision: str = "default") -> ConfigurationFigures | None:
+def reference_of(
+    report: Report, subject: str, precision: str = "default", isa: str | None = None
+) -> ConfigurationFigures | None:
     """Return the reference pipeline on a bundle; the one it is a duplicate of, where it is one."""
     for one in report.configurations:
-        if (one.backend, one.precision, one.subject) == ("reference", precision, subject):
+        if (one.backend, one.precision, one.subject, one.isa) == ("reference", precision, subject, isa):
             return (
                 one if one.same_as is None else next(each for each in report.configurations if each.name == one.same_as)
             )
+    return None
+
+
+def single_of(report: Report, one: ConfigurationFigures) -> ConfigurationFigures | None:
+    """Return the same bundle on the same engine, threads and limit in float32."""
+    wanted = (one.subject, one.backend, one.threads, one.isa, "fp32", None)
+    for other in report.configurations:
+        found = (other.subject, other.backend, other.threads, other.isa, other.precision_used, other.same_as)
+        if found == wanted:
+            return other
     return None
 
 

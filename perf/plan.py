@@ -133,9 +133,11 @@ def configurations(
     made = []
     for subject in subjects:
         suffix = "" if len(subjects) == 1 else f" {subject.name}"
-        for precision in references:
-            name = REFERENCE + ("" if precision == "default" else f" {precision}") + suffix
-            made.append(Configuration(subject, REFERENCE, precision, None, name))
+        for limit, precision in product(limits if references else (), references):
+            if limit is None or precision == "fp32":  # its default may be a bfloat16 that takes minutes under a limit
+                name = REFERENCE + ("" if precision == "default" else f" {precision}") + suffix
+                name += "" if limit is None else f" {limit}"
+                made.append(Configuration(subject, REFERENCE, precision, None, name, limit))
         for backend, limit, precision, count in product(backends, limits, precisions, threads):
             name = f"{backend} {precision}{suffix}"
             name += "" if count is None else f" t{count}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from perf.extra_tables import budget_lines, labelled_lines, roofline_lines
-from perf.figures import case_of, ratio, reference_of
+from perf.figures import case_of, ratio, reference_of, single_of
 from perf.isa_note import isa_note
 from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report
+from perf.stats import ratio_of_medians
 from perf.text import NONE, aligned, indented, milliseconds, seconds
 
 __all__ = ["case_rows", "format_report", "head_lines", "remarks", "start_rows"]
@@ -115,16 +116,28 @@ def case_rows(report: Report, found: Sequence[tuple[ConfigurationFigures, CaseFi
     yield rows
     staged = [(one, case) for one, case in found if case.stages]
     if staged:
-        rows = [["inside a session, ms", *(title for title, _ in _STAGES), "slices", "boxes"]]
+        rows = [["inside a session, ms", *(title for title, _ in _STAGES), "of fp32", "slices", "boxes"]]
         for one, case in staged:
             counts = [f"{case.counts[name]:.0f}" for name in ("slices_encoded", "prompts_decoded")]
-            rows.append([_label(one), *(milliseconds(case.stages.get(key)) for _, key in _STAGES), *counts])
+            stages = (milliseconds(case.stages.get(key)) for _, key in _STAGES)
+            rows.append([_label(one), *stages, _of_single(report, one, case), *counts])
         yield rows
+
+
+def _of_single(report: Report, one: ConfigurationFigures, case: CaseFigures) -> str:
+    """`propagate_ms` over that in float32."""
+    other = None if one.backend == "reference" else single_of(report, one)
+    theirs = None if other is None or other is one else case_of(other, case.case)
+    mine = case.stages.get("propagate_ms")
+    if mine is None or theirs is None or "propagate_ms" not in theirs.stages:
+        return NONE
+    found = ratio_of_medians(mine.samples, theirs.stages["propagate_ms"].samples)
+    return NONE if found is None else f"{found.value:.2f}"
 
 
 def _plain(report: Report, one: ConfigurationFigures, case: str) -> ProcessFigures | None:
     """Return the reference pipeline's warm process with the same bundle."""
-    other = reference_of(report, one.subject)
+    other = reference_of(report, one.subject, "default" if one.isa is None else "fp32", one.isa)
     found = None if other is None or other is one else case_of(other, case)
     return None if found is None else found.processes.get("warm")
 

@@ -11,11 +11,13 @@ import pytest
 from perf_fakes import case_figures, configuration_figures, processes, report
 
 import runtime.cli
+from perf.figures import pairs
 from perf.html import html_report
 from perf.isa_note import isa_note
 from perf.records import (
     Agreement,
     BudgetFigures,
+    ConfigurationFigures,
     GraphFigures,
     LabelledFigures,
     LayerFigures,
@@ -25,7 +27,7 @@ from perf.records import (
 )
 from perf.stats import summarise
 from perf.svg import Bar, Line, bars, lines, ticks
-from perf.table import format_report
+from perf.table import case_rows, format_report
 
 
 @pytest.fixture
@@ -118,3 +120,16 @@ def test_lines_go_up_where_values_do() -> None:
     (line,) = picture.iter("polyline")
     heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
     assert heights[0] > heights[1]
+
+
+def test_precisions_are_compared_with_float32_under_the_same_limit() -> None:
+    def one(name: str, used: str, milliseconds: float, isa: str | None = None) -> ConfigurationFigures:
+        figures = case_figures("ct-1", stages={"propagate_ms": summarise([milliseconds])})
+        figures = msgspec.structs.replace(figures, counts={"slices_encoded": 3.0, "prompts_decoded": 4.0})
+        return configuration_figures(name, "openvino", [figures], precision_used=used, isa=isa)
+
+    made = report([one("auto", "int8", 40.0), one("fp32", "fp32", 80.0), one("auto AVX2", "int8", 90.0, "AVX2"),
+                   one("fp32 AVX2", "fp32", 60.0, "AVX2")])  # fmt: skip
+    _, stages = case_rows(made, list(pairs(made, "ct-1")))
+    column = stages[0].index("of fp32")
+    assert [row[column] for row in stages[1:]] == ["0.50", "-", "1.50", "-"]

@@ -87,9 +87,11 @@ def test_configurations_are_all_combinations_under_different_names_each_bundle_a
     subjects = [Subject("one", None, Path("a"), Path("a")), Subject("two", "/home/doe/bundle", Path("b"), Path("b"))]
     kinds = (("openvino", "onnxruntime"), ("auto", "fp32"), (1, 2), (None, "AVX2"))
     made = configurations(subjects, *kinds, references=("default", "fp32"))
-    assert len({one.name for one in made}) == len(made) == 2 * (2 + 16)
+    assert len({one.name for one in made}) == len(made) == 2 * (3 + 16)
     assert not any("/" in one.name for one in made)
-    assert [one.name for one in made[:3]] == ["reference one", "reference fp32 one", "openvino auto one t1"]
+    assert [one.name for one in made[:4]] == [
+        *("reference one", "reference fp32 one", "reference fp32 one AVX2", "openvino auto one t1"),
+    ]
     assert "openvino fp32 two t2 AVX2" in {one.name for one in made}
 
 
