@@ -91,19 +91,7 @@ def resize_bicubic_antialias(image: NDArray[np.uint8], size: tuple[int, int]) ->
     """Blur by the reduction, then a cubic spline through the pixels; clipped and truncated.
 
     What scikit-image computes for ``resize(order=3, preserve_range=True, anti_aliasing=True).astype(uint8)``. Both
-    steps are linear along each axis, so each axis is one matrix.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W) or (H, W, C)
-        The image.
-    size : tuple of 2 int
-        Rows and columns of the result.
-
-    Returns
-    -------
-    resized : ndarray of uint8, shape (*size,) or (*size, C)
-        A new array.
+    steps are linear along each axis, so each axis is one matrix. Arguments as `resize_bilinear`; always a new array.
     """
     vertical, horizontal = (_spline_matrix(old, new) for old, new in zip(image.shape[:2], size, strict=True))
     mixed = np.tensordot(vertical, image.astype(np.float64), axes=(1, 0))

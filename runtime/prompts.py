@@ -258,10 +258,8 @@ def plan_every_slice(
 
     Parameters
     ----------
-    volume : Volume
-        The image; boxes are in its voxel indices.
-    view : PlaneView
-        The view that slices are decoded in.
+    volume, view
+        As in `plan_objects`.
     prompts : sequence of Box
         At most one box for each object: of six numbers; of four on a slice, which is then the only one segmented; or
         of four alone, which holds on every slice. One object on the whole image where there is none.
@@ -271,7 +269,7 @@ def plan_every_slice(
     Returns
     -------
     objects : list of PlannedObject
-        In the order of their labels.
+        As `plan_objects`.
 
     Raises
     ------

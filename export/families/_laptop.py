@@ -6,9 +6,10 @@ manifest's words and no torch.
 
 from __future__ import annotations
 
-from runtime.manifest import BoxPrompt, EmbeddingTensor, Input, Normalise, Output
+from export.families import Facts
+from runtime.manifest import BoxPrompt, EmbeddingTensor, Input, LoopSettings, Normalise, Output, Prompts, Propagation
 
-__all__ = ["BOX", "EMBEDDING", "INPUT", "OUTPUT"]
+__all__ = ["BOX", "EMBEDDING", "INPUT", "OUTPUT", "box_facts"]
 
 INPUT = Input(
     size=(256, 256),
@@ -20,3 +21,14 @@ INPUT = Input(
 EMBEDDING = EmbeddingTensor(name="image_embedding", shape=(1, 256, 64, 64))
 BOX = BoxPrompt(use="required", rounding="truncate")
 OUTPUT = Output(low_res_size=(256, 256))
+
+
+def box_facts(loop: LoopSettings) -> Facts:
+    """Facts of a system that takes a box alone and propagates as `loop` says."""
+    return Facts(
+        input=INPUT,
+        embedding=(EMBEDDING,),
+        prompts=Prompts(box=BOX),
+        output=OUTPUT,
+        propagation=Propagation(published=loop),
+    )

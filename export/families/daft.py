@@ -12,16 +12,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from export.families import Facts, Family
+from export.families import Family
 from export.families._efficientvit import L0, efficientvit_sam
-from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
+from export.families._laptop import box_facts
 from export.families._sam_graphs import box_graphs
-from runtime.manifest import (
-    Licence,
-    LoopSettings,
-    Prompts,
-    Propagation,
-)
+from runtime.manifest import Licence, LoopSettings
 
 __all__ = ["FAMILY"]
 
@@ -34,15 +29,7 @@ FAMILY = Family(
     licence=Licence(spdx="BSD-3-Clause", url="https://github.com/automl/CVPR24-MedSAM-on-Laptop/blob/main/LICENSE"),
     weights="https://drive.google.com/file/d/1E763mmHuWghMt5Uv8lY96vRLZW6IYfLL",
     gflops=(33.9, 3.6),
-    facts=Facts(
-        input=INPUT,
-        embedding=(EMBEDDING,),
-        prompts=Prompts(box=BOX),
-        output=OUTPUT,
-        propagation=Propagation(
-            published=LoopSettings(box_from="resized_label", label_dtype="uint16", margin_px=3, last_slice="excluded")
-        ),
-    ),
+    facts=box_facts(LoopSettings(box_from="resized_label", label_dtype="uint16", margin_px=3, last_slice="excluded")),
     build=partial(efficientvit_sam, L0, 256),
     graphs=box_graphs,
 )

@@ -8,17 +8,12 @@ Ma et al., Segment Anything in Medical Images, Nature Communications 15, 2024.
 
 from __future__ import annotations
 
-from export.families import Facts, Family
-from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
+from export.families import Family
+from export.families._laptop import box_facts
 from export.families._sam import MaskDecoder, PromptEncoder, Sam
 from export.families._sam_graphs import box_graphs
 from export.families._tiny_vit import TinyVit
-from runtime.manifest import (
-    Licence,
-    LoopSettings,
-    Prompts,
-    Propagation,
-)
+from runtime.manifest import Licence, LoopSettings
 
 __all__ = ["FAMILY"]
 
@@ -36,13 +31,7 @@ FAMILY = Family(
     licence=Licence(spdx="Apache-2.0", url="https://github.com/bowang-lab/MedSAM/blob/LiteMedSAM/LICENSE"),
     weights="https://drive.google.com/file/d/18Zed-TUTsmr2zc5CHUWd5Tu13nb6vq6z",
     gflops=(74.9, 3.6),
-    facts=Facts(
-        input=INPUT,
-        embedding=(EMBEDDING,),
-        prompts=Prompts(box=BOX),
-        output=OUTPUT,
-        propagation=Propagation(published=LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
-    ),
+    facts=box_facts(LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
     build=_build,
     graphs=box_graphs,
 )

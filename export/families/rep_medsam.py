@@ -7,17 +7,12 @@ References: Wei et al., Rep-MedSAM: Towards Real-time and Universal Medical Imag
 
 from __future__ import annotations
 
-from export.families import Facts, Family
-from export.families._laptop import BOX, EMBEDDING, INPUT, OUTPUT
+from export.families import Family
+from export.families._laptop import box_facts
 from export.families._repvit import RepVit
 from export.families._sam import MaskDecoder, PromptEncoder, Sam
 from export.families._sam_graphs import box_graphs
-from runtime.manifest import (
-    Licence,
-    LoopSettings,
-    Prompts,
-    Propagation,
-)
+from runtime.manifest import Licence, LoopSettings
 
 __all__ = ["FAMILY"]
 
@@ -35,13 +30,7 @@ FAMILY = Family(
     licence=Licence(spdx="Apache-2.0", url="https://github.com/muxin-wei/Rep-MedSAM"),
     weights="https://github.com/muxin-wei/Rep-MedSAM/tree/master/ckpts",
     gflops=(62.2, 3.6),
-    facts=Facts(
-        input=INPUT,
-        embedding=(EMBEDDING,),
-        prompts=Prompts(box=BOX),
-        output=OUTPUT,
-        propagation=Propagation(published=LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
-    ),
+    facts=box_facts(LoopSettings(box_from="resized_label", label_dtype="uint8", margin_px=3)),
     build=_build,
     graphs=box_graphs,
 )

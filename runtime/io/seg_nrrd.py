@@ -19,15 +19,11 @@ from runtime.geometry import Volume
 from runtime.io._codes import Code, coding_of
 from runtime.io._result import Result, Segment, layers_of
 
-__all__ = ["check_seg_nrrd", "write_seg_nrrd"]
+__all__ = ["write_seg_nrrd"]
 
 _GZIP_LEVEL = 3
 _LPS = np.array([-1.0, -1.0, 1.0])
 _EMPTY_EXTENT = "0 -1 0 -1 0 -1"
-
-
-def check_seg_nrrd(path: Path, reference: Volume, count: int) -> None:
-    """Accept every image; one without a place in the world lies where Slicer puts such images."""
 
 
 def write_seg_nrrd(stream: BinaryIO, path: Path, result: Result) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
+from tiny_family import randomised  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import export.convert  # noqa: E402
@@ -37,20 +38,6 @@ TINY = TinyVitSize(
     widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), heads=(1, 2, 2, 4), windows=(7, 7, 3, 3), outputs=16, stem=2
 )
 GRID = (4, 4)
-
-
-def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give every weight, and every statistic of batch normalisation, a value that matters."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
-        if not value.is_floating_point():
-            continue
-        noise = torch.randn(value.shape, generator=generator)
-        if name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight")):
-            value.copy_(1 + 0.3 * noise.abs())
-        else:
-            value.copy_(0.3 * noise if value.ndim < 2 else noise / value[0].numel() ** 0.5)
-    return model.eval().requires_grad_(False)
 
 
 def tiny() -> EspMedSam:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 from published import LOOPS, manifest_of
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
+
+from tiny_family import randomised  # noqa: E402
 
 from export.families import Graph, load_family  # noqa: E402
 from export.families._repvit import (  # noqa: E402
@@ -28,19 +29,6 @@ from export.load import load_model, match, read_checkpoint  # noqa: E402
 from runtime import transforms  # noqa: E402
 
 TINY = (RepVitStage(8, 1, 1, (0,)), RepVitStage(16, 2, 2, (1,)), RepVitStage(24, 1, 2, ()), RepVitStage(32, 1, 1, ()))
-
-
-def randomised(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give every weight, and every statistic of batch normalisation, a value that matters."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
-        if not value.is_floating_point():
-            continue
-        if name.endswith("running_var"):
-            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-        else:
-            value.copy_(torch.randn(value.shape, generator=generator) / max(1, value[0].numel()) ** 0.5)
-    return model.eval().requires_grad_(False)
 
 
 def test_convolution_and_normalisation_are_one_convolution() -> None:
@@ -102,12 +90,6 @@ def test_the_graph_holds_one_convolution_for_every_branch_and_normalisation(tmp_
     (found,) = session.run(None, {"image": image.numpy()})
     assert found.shape == (1, 16, 16, 16)
     np.testing.assert_allclose(found, model(image).numpy(), atol=1e-4)
-
-
-def test_the_layout_is_that_of_the_published_checkpoint(conformance: Path) -> None:
-    facts = json.loads((conformance / "rep_medsam" / "manifest.json").read_text(encoding="utf-8"))
-    published = {name: tuple(shape) for name, shape, *_ in facts["checkpoint"]["tensors"] if "num_batches" not in name}
-    assert load_family("rep_medsam").layout() == published
 
 
 def test_the_facts_are_those_that_the_goldens_were_replayed_with() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +120,6 @@ def test_the_graph_computes_what_the_module_computes_and_holds_its_weights_once(
     np.testing.assert_allclose(found, graph.module(torch.from_numpy(image)).numpy(), atol=1e-4)
     weights = 4 * sum(parameter.numel() for parameter in model.image_encoder.parameters())
     assert (tmp_path / "encoder.onnx").stat().st_size < 1.5 * weights + 60_000  # 60 kB for the nodes
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_layout_is_that_of_the_published_checkpoint(conformance: Path, system: str) -> None:
-    facts = json.loads((conformance / system / "manifest.json").read_text(encoding="utf-8"))
-    published = {name: tuple(shape) for name, shape, *_ in facts["checkpoint"]["tensors"]}
-    assert load_family(system).layout() == published
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -16,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
+from tiny_family import randomised  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import export.convert  # noqa: E402
@@ -172,18 +173,6 @@ def test_the_layouts_are_the_published_ones(conformance: Path) -> None:
 
 SMALL = replace(TINY, width=32, outputs=64)
 LARGER = replace(SMALL, image=128)
-
-
-def randomised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Give every weight, and every statistic of batch normalisation, a value that matters."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            noise = torch.randn(value.shape, generator=generator)
-            positive = name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight"))
-            narrow = 0.3 * noise if value.ndim < 2 else noise / value[0].numel() ** 0.5
-            value.copy_(1 + 0.3 * noise.abs() if positive else narrow)
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

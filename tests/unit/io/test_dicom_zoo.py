@@ -1,16 +1,12 @@
-"""The DICOM zoo of the shared data, row by row: read with the table's values, or refused with a reason."""
+"""The DICOM zoo of the shared data beyond its table: places, parts, series, and what force reads."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from zoo import main as zoo_main
-from zoo_dicom import DICOM
-from zoo_rows import Row, outcome
 
 from runtime.io import load
 from runtime.io.dicom import list_series
@@ -21,25 +17,8 @@ def zoo(shared: Path) -> Path:
     return shared / "data" / "dicom_zoo"
 
 
-@pytest.fixture(scope="module")
-def table(zoo: Path) -> dict[str, dict[str, Any]]:
-    return {row["path"]: row for row in json.loads((zoo / "table.json").read_text())}
-
-
 def _single(zoo: Path, name: str) -> Path:
     return zoo / "single" / f"{name}.dcm"
-
-
-def test_every_row_of_the_zoo_is_known(table: dict[str, dict[str, Any]]) -> None:
-    entries = [row.entry for row in DICOM]
-    assert len(entries) == len(set(entries)) == 96
-    assert set(entries) == set(table)
-
-
-@pytest.mark.parametrize("row", DICOM, ids=lambda row: row.entry)
-def test_a_row_gives_what_the_table_says(zoo: Path, table: dict[str, dict[str, Any]], row: Row) -> None:
-    found = outcome(row, zoo, table[row.entry])
-    assert found.good, found.got
 
 
 def test_the_command_prints_the_table(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from crash import die_at_line, fork
+from hard_folders import small_disk, unprivileged
 from results import Layout, mask_of, result_of, segment, some_segments, write_series
 
 from runtime.errors import OutputError
@@ -195,17 +192,6 @@ def test_two_processes_that_write_the_same_names_do_not_disturb_each_other(tmp_p
     assert leftovers(folder) == []
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_keeps_what_was_there_and_adds_nothing(tmp_path: Path) -> None:
     for package in ("highdicom", "skimage"):
         pytest.importorskip(package)
@@ -226,21 +212,6 @@ def test_a_full_disk_keeps_what_was_there_and_adds_nothing(tmp_path: Path) -> No
         with pytest.raises(OutputError, match=r"part_1_object-1\.stl: no space left"):
             write_results(folder / "part.stl", result, separate=True)
         assert contents(folder) == {}
-
-
-@contextmanager
-def unprivileged() -> Iterator[Path]:
-    """A folder of an ordinary user, as that user; permissions mean nothing to root."""
-    with tempfile.TemporaryDirectory() as name:
-        root = os.geteuid() == 0
-        if root:
-            os.chown(name, 65534, 65534)
-            os.seteuid(65534)
-        try:
-            yield Path(name)
-        finally:
-            if root:
-                os.seteuid(0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

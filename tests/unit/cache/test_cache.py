@@ -7,44 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stores import A, B, C, embedding, entry_file, same
 
 from runtime.cache import CacheInfo, EmbeddingCache, content_digest, embedding_key
 from runtime.directories import cache_directory
 from runtime.errors import InferenceError, LiteInferError, SessionStateError
 
-A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "float16", "int32", "float32", "int64", "float64"]
-
-
-def embedding(seed: int, nbytes: int = 1000) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {"image_embeddings": rng.integers(0, 256, nbytes, dtype=np.uint8)}
-
-
-def same(found: dict[str, np.ndarray] | None, wanted: dict[str, np.ndarray]) -> bool:
-    return (
-        found is not None
-        and list(found) == list(wanted)
-        and all(found[name].dtype == wanted[name].dtype for name in wanted)
-        and all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    )
-
-
-def entry_file(directory: Path, key: str = A) -> Path:
-    return directory / f"{key}.embedding"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "embeddings"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    """A folder that holds one entry, A."""
-    with EmbeddingCache(directory=directory) as cache:
-        cache.put(A, embedding(1))
-    return directory
 
 
 # What goes in comes out

@@ -11,40 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stores import A, B, C, embedding, entry_file, same
 
 from runtime.cache import EmbeddingCache
 
-A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX links and pipes")
-
-
-def embedding(seed: int, nbytes: int = 1000) -> dict[str, np.ndarray]:
-    return {"image_embeddings": np.random.default_rng(seed).integers(0, 256, nbytes, dtype=np.uint8)}
-
-
-def same(found: dict[str, np.ndarray] | None, wanted: dict[str, np.ndarray]) -> bool:
-    return (
-        found is not None
-        and list(found) == list(wanted)
-        and all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    )
-
-
-def entry_file(directory: Path, key: str = A) -> Path:
-    return directory / f"{key}.embedding"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "embeddings"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    """A folder that holds one entry, A."""
-    with EmbeddingCache(directory=directory) as cache:
-        cache.put(A, embedding(1))
-    return directory
 
 
 # Damaged and forged entries

@@ -7,51 +7,18 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
+from hard_folders import small_disk, unprivileged
+from stores import A, B, C, embedding, same
 
 from runtime.cache import EmbeddingCache
 from runtime.errors import LiteInferError, OutputError
 
-A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-
-
-def embedding(seed: int, nbytes: int = 1000) -> dict[str, np.ndarray]:
-    return {"image_embeddings": np.random.default_rng(seed).integers(0, 256, nbytes, dtype=np.uint8)}
-
-
-def same(found: dict[str, np.ndarray] | None, wanted: dict[str, np.ndarray]) -> bool:
-    return (
-        found is not None
-        and list(found) == list(wanted)
-        and all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    )
-
-
-def entry_file(directory: Path, key: str = A) -> Path:
-    return directory / f"{key}.embedding"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "embeddings"
-
-
-@pytest.fixture
-def stored(directory: Path) -> Path:
-    """A folder that holds one entry, A."""
-    with EmbeddingCache(directory=directory) as cache:
-        cache.put(A, embedding(1))
-    return directory
 
 
 # Permissions, full disks
@@ -69,21 +36,6 @@ def test_only_the_owner_can_read_the_folder_and_its_files(directory: Path) -> No
     assert directory.stat().st_mode & 0o777 == 0o700
     assert set(modes.values()) == {0o600}
     assert {"index.sqlite3", f"{A}.embedding"} <= set(modes)
-
-
-@contextmanager
-def unprivileged() -> Iterator[Path]:
-    """A folder of an ordinary user, as that user; permissions mean nothing to root."""
-    with tempfile.TemporaryDirectory() as name:
-        root = os.geteuid() == 0
-        if root:
-            os.chown(name, 65534, 65534)
-            os.seteuid(65534)
-        try:
-            yield Path(name)
-        finally:
-            if root:
-                os.seteuid(0)
 
 
 def one_warning(caplog: pytest.LogCaptureFixture) -> str:
@@ -166,10 +118,7 @@ def test_a_file_size_limit_is_reported_and_leaves_nothing_behind(
 def test_a_full_disk_is_reported_and_what_was_stored_stays_readable(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
+    with small_disk(tmp_path, "1m"):
         with EmbeddingCache(directory=tmp_path / "embeddings") as cache:
             for number in range(12):
                 cache.put(f"{number:064x}", embedding(number, 100_000))
@@ -179,8 +128,6 @@ def test_a_full_disk_is_reported_and_what_was_stored_stays_readable(
             assert all(same(cache.get(f"{number:064x}"), embedding(number, 100_000)) for number in kept)
         assert 7 <= len(kept) <= 10
         assert not list(tmp_path.rglob("*.tmp"))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
     assert "No space left on device" in one_warning(caplog)
 
 
