@@ -66,7 +66,7 @@ class Written:
 def check_names(wanted: Wanted) -> None:
     """Refuse names that no format has, before even the image is read."""
     _formats(wanted, wanted.outputs)
-    if wanted.statistics and output_format(wanted.statistics) != "statistics":
+    if wanted.statistics and Path(wanted.statistics).suffix.lower() not in (".json", ".csv"):
         msg = f"{wanted.statistics}: statistics are JSON or CSV; give a name that ends in .json or .csv"
         raise OutputError(msg)
     if wanted.preview and Path(wanted.preview).suffix.lower() != ".png":

@@ -6,6 +6,7 @@ Knows argparse, exit codes and the error tree; knows no command.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ def run_command(prog: str, command: Callable[[list[str]], int], argv: Sequence[s
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    _print_whatever_comes()
     try:
         return command(words)
     except errors.LiteInferError as error:
@@ -71,3 +73,12 @@ def run_command(prog: str, command: Callable[[list[str]], int], argv: Sequence[s
             raise
         print(f"{prog}: interrupted; nothing was written", file=sys.stderr)
         return 130
+
+
+def _print_whatever_comes() -> None:
+    """Have standard output write signs that its encoding lacks as escapes: a name must not end what is nearly done.
+
+    Redirected output has an old code page on Windows, and names of files need not be text at all elsewhere.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -71,12 +71,13 @@ def write_dicom_seg(stream: BinaryIO, path: Path, result: Result) -> None:
 
 
 def _source(path: Path, reference: Volume) -> SourceSeries:
+    source = read_source(path, reference, _WHAT, placed=reference.shape[2] > 1)
     try:
-        import highdicom  # noqa: F401 - to fail early
+        import highdicom  # noqa: F401 - to fail early, yet not before an image for which no package would help
     except ImportError as error:
         msg = f"{path}: {_WHAT} needs highdicom, which is not installed; install lite-infer[dicom-out]"
         raise OutputError(msg) from error
-    return read_source(path, reference, _WHAT, placed=reference.shape[2] > 1)
+    return source
 
 
 def _write(stream: BinaryIO, path: Path, segments: list[Segment], reference: Volume, algorithm: str) -> SourceSeries:

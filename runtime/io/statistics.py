@@ -19,14 +19,10 @@ from numpy.typing import NDArray
 from runtime.geometry import Volume
 from runtime.io._result import Result, Segment
 
-__all__ = ["check_statistics", "measure", "write_statistics"]
+__all__ = ["measure", "write_statistics"]
 
 _AXES = {"centroid_vox": "ijk", "centroid_mm": "xyz"}
 _DIGITS = 10
-
-
-def check_statistics(path: Path, reference: Volume, count: int) -> None:
-    """Accept every image."""
 
 
 def write_statistics(stream: BinaryIO, path: Path, result: Result) -> None:
@@ -43,9 +39,7 @@ def write_statistics(stream: BinaryIO, path: Path, result: Result) -> None:
     """
     measured = [(one, measure(one, result.reference)) for one in result.segments]
     if path.suffix.lower() == ".json":
-        names = [one.name for one, _ in measured]
-        keys = [one.name if names.count(one.name) == 1 else f"{one.name} ({one.label})" for one, _ in measured]
-        data = dict(zip(keys, (values for _, values in measured), strict=True))
+        data = dict(zip(_keys(result), (values for _, values in measured), strict=True))
         stream.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         return
     table = io.StringIO(newline="")
@@ -54,6 +48,16 @@ def write_statistics(stream: BinaryIO, path: Path, result: Result) -> None:
     writer.writeheader()
     writer.writerows(rows)
     stream.write(table.getvalue().encode())
+
+
+def _keys(result: Result) -> list[str]:
+    """Name of each object, with its label where others have that name, or a name that would look so."""
+    names = [one.name for one in result.segments]
+    labelled = [f"{one.name} ({one.label})" for one in result.segments]
+    return [
+        name if names.count(name) == 1 and name not in labelled else long
+        for name, long in zip(names, labelled, strict=True)
+    ]
 
 
 def measure(one: Segment, reference: Volume) -> dict[str, Any]:

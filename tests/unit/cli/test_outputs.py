@@ -106,7 +106,7 @@ def test_statistics_are_written_where_they_are_wanted(
         (("-o", "a.nii", "-o", "b.dcm"), "b.dcm: a DICOM segmentation refers to"),
         (("-o", "out.nii", "--format", "dicom_seg"), "format dicom_seg wants a name that ends in .seg.dcm or .dcm"),
         (("-o", "out.stl", "--box", "1,1,1,5,5,5"), "an STL holds one surface, there are 2 objects; add --separate"),
-        (("-s", "numbers.txt"), "numbers.txt: unknown output format"),
+        (("-s", "numbers.txt"), "numbers.txt: statistics are JSON or CSV"),
         (("-s", "numbers.nii"), "numbers.nii: statistics are JSON or CSV"),
         (("-o", "a.json", "-s", "a.json"), "a.json: two results have the same name"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from command_line import Runner
 from tiny_bundle import BOX, FLAT, SCENE_SHAPE, ball
 
 import runtime
+from runtime.command import run_command
 
 SOLID = ",".join(map(str, BOX))
 FLAT_TEXT = ",".join(map(str, FLAT))
@@ -113,3 +116,20 @@ def test_help_and_version_are_printed(run: Runner, capsys: pytest.CaptureFixture
             run(word)
         assert left.value.code == 0
         assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_the_output_cannot_encode_are_printed_with_escapes(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+
+    def command(words: list[str]) -> int:
+        sys.stdout.write(f"written {words[0]}\n")
+        sys.stdout.flush()
+        return 0
+
+    assert run_command("lite-infer", command, ["肝_\udcff.nii"]) == 0
+    name = "肝" if encoding == "utf-8" else r"\u809d"
+    assert written.getvalue().decode(encoding) == rf"written {name}_\udcff.nii" + "\n"

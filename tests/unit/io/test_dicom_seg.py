@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ def test_a_name_is_coded_where_the_tables_have_it(name: str, meaning: str, side:
     coding = coding_of(name)
     assert coding.kind[2] == meaning
     assert (coding.side and coding.side[2]) == side
+
+
+def test_a_missing_highdicom_is_named_where_it_would_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = load(write_series(tmp_path / "in", LAYOUTS[0]))
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(OutputError, match=r"needs highdicom, .*; install lite-infer\[dicom-out\]"):
+        check_output(tmp_path / "out.dcm", volume)
+    with pytest.raises(OutputError, match="did not come from DICOM"):
+        check_output(tmp_path / "out.dcm", Volume(volume.array))
 
 
 @pytest.mark.parametrize("ending", ["seg.dcm", "rtstruct.dcm"])

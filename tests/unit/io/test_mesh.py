@@ -136,6 +136,3 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     monkeypatch.setitem(sys.modules, "skimage.measure", None)
     with pytest.raises(OutputError, match=r"need scikit-image, which is not installed; install lite-infer\[mesh\]"):
         check_output(tmp_path / "out.glb", Volume(np.zeros(SHAPE)))
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(OutputError, match=r"needs highdicom, .*; install lite-infer\[dicom-out\]"):
-        check_output(tmp_path / "out.dcm", Volume(np.zeros(SHAPE)))

@@ -120,3 +120,16 @@ def test_objects_of_one_name_are_told_apart_by_their_labels(tmp_path: Path) -> N
     labels[1], labels[2] = 1, 4
     save(tmp_path / "out.json", labels, Volume(PIXELS), names={1: "cyst", 4: "cyst"})
     assert list(json.loads((tmp_path / "out.json").read_text())) == ["cyst (1)", "cyst (4)"]
+
+
+def test_objects_of_one_name_and_names_that_look_numbered_are_all_kept(tmp_path: Path) -> None:
+    labels = np.arange(1, 5, dtype=np.uint8).reshape(4, 1, 1).repeat(2, axis=1)
+    names = {1: "node", 2: "node", 3: "node (2)", 4: "liver"}
+    save(tmp_path / "out.json", labels, Volume(np.zeros(labels.shape)), names=names)
+    data = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert {name: values["label"] for name, values in data.items()} == {
+        "node (1)": 1,
+        "node (2)": 2,
+        "node (2) (3)": 3,
+        "liver": 4,
+    }
