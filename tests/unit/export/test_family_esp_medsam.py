@@ -70,7 +70,7 @@ def test_two_feed_forward_layers_are_one_of_twice_the_width() -> None:
 
 def test_the_decoder_adds_the_patches_that_it_found_and_takes_the_row_of_the_modality() -> None:
     model = tiny()
-    embedding, patches = torch.randn(1, 16, *GRID), torch.randn(1, 1, 2, 2)
+    embedding, patches = torch.randn(1, 16, *GRID), torch.tensor([[[[1.2, -0.7], [-2.0, 0.4]]]])
     found = torch.sigmoid(patches) >= 0.5
     assert 0 < found.sum() < 4
     dense = model.dense_prompter(functional.interpolate(found.float(), scale_factor=2))
