@@ -13,6 +13,7 @@ from perf.text import NONE, aligned, indented
 __all__ = ["budget_lines", "budget_texts", "labelled_lines", "labelled_rows", "roofline_lines", "roofline_rows"]
 
 _LAYERS = 8
+_WORTH = 0.01  # of the graph's time: what a kind of layer must take to be shown
 
 
 def budget_texts(one: BudgetFigures) -> tuple[str, str, str]:
@@ -58,7 +59,7 @@ def roofline_rows(report: Report) -> Iterator[tuple[str, list[list[str]]]]:
             f"the peaks allow {graph.bound_ms:.2f} ms"
         )
         rows = [["layers", "number", "ms", "GFLOP", "MB", "peaks allow, ms"]]
-        for one in graph.layers[:_LAYERS]:
+        for one in [layer for layer in graph.layers[:_LAYERS] if layer.ms >= _WORTH * graph.ms]:
             numbers = [f"{one.ms:.2f}", f"{one.gflop:.3f}", f"{one.mbytes:.2f}", f"{one.bound_ms:.2f}"]
             rows.append([f"{one.kind} {one.precision}", str(one.count), *numbers])
         yield title, rows

@@ -22,11 +22,11 @@ Ask = Callable[[str, dict[str, Any], Configuration | None], dict[str, Any]]
 
 
 def extra_tasks(chosen: Sequence[Configuration], *, roofline: bool, labelled: bool) -> list[Task]:
-    """Tasks of the parts that were asked for; graphs can be looked into with OpenVINO alone."""
+    """Tasks of the parts that were asked for; graphs are looked into with OpenVINO alone, and without limits."""
     own = [one for one in chosen if not one.is_reference]
     tasks = [Task("peaks")] if roofline else []
     if roofline:
-        tasks += [Task("graphs", configuration=one) for one in own if one.backend == "openvino"]
+        tasks += [Task("graphs", configuration=one) for one in own if one.backend == "openvino" and one.isa is None]
     if labelled:
         tasks += [Task("labelled", configuration=one) for one in own]
         tasks.append(Task("baselines"))
