@@ -9,8 +9,8 @@ import pytest
 
 import runtime
 from perf import case_files, cases
-from perf.cases import UserFile, make_cases, read_label_map
-from perf.synthetic import Drawn, ct_volume, grey_image
+from perf.cases import UserFile, make_cases, read_label_map, series_of
+from perf.synthetic import Drawn, ct_volume, grey_image, rgb_image
 from runtime._cli_output import demo_command
 from runtime.errors import ImageError, PromptError
 from runtime.prompt_text import parse_box
@@ -110,3 +110,54 @@ def test_a_missing_file_and_a_file_without_boxes_are_refused_before_anything_is_
 def test_an_unknown_case_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"case mri: wanted some of sample, grey-1"):
         make_cases(["mri"], [], tmp_path)
+
+
+@pytest.mark.usefixtures("small_images")
+def test_series_ask_for_that_many_slices_in_the_middle_of_one_object(tmp_path: Path, small: Drawn) -> None:
+    (case,) = make_cases(["slices-10"], [], tmp_path)
+    (box,) = (parse_box(text).xyxy for text in case.boxes)
+    x0, y0, z0, x1, y1, z1 = (int(value) for value in box)
+    assert z1 - z0 + 1 == 10
+    truth = read_label_map(case.truth) if case.truth else small.truth
+    assert np.array_equal(truth[:, :, z0 : z1 + 1], small.truth[:, :, z0 : z1 + 1] == 1)
+    assert truth.sum() == truth[x0 : x1 + 1, y0 : y1 + 1, z0 : z1 + 1].sum()
+    assert series_of("slices-10") == ("slices", 10, "slices asked for, of a drawn CT of 512x512x100 voxels")
+    assert series_of("ct-1") is None
+
+
+def test_a_colour_image_has_twenty_objects_and_as_many_boxes_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "rgb_image", lambda: rgb_image((100, 80)))
+    few, npz = make_cases(["boxes-5", "rgb-20-npz"], [], tmp_path)
+    assert len(few.boxes) == 5
+    found = runtime.load(npz.path)
+    assert (found.array.shape, found.is_2d, len(found.prompts)) == ((100, 80, 1, 3), True, 20)
+    assert np.array_equal(runtime.load(few.path).array, found.array)
+
+
+@pytest.mark.usefixtures("small_images")
+def test_the_second_box_is_another_one_on_the_same_slices(tmp_path: Path) -> None:
+    for case in make_cases(["ct-1", "grey-1", "sample"], [], tmp_path):
+        first, second = parse_box(case.boxes[0]), parse_box(case.second_box)
+        half = len(first.xyxy) // 2
+        assert second.xyxy[:2] != first.xyxy[:2]
+        assert second.xyxy[2:half] == first.xyxy[2:half]
+        assert second.slice_index == first.slice_index
+        again = case.with_second_box()
+        assert again.arguments()[-1] == case.second_box
+        assert again.answer_name != case.answer_name
+
+
+@pytest.mark.usefixtures("small_images")
+def test_a_file_of_the_user_gets_a_twin_that_the_reference_reads(tmp_path: Path, small: Drawn) -> None:
+    make_cases(["ct-1"], [], tmp_path)
+    path = tmp_path / "ct-100.nii.gz"
+    one = UserFile(path, ("liver=1,2,3,30,20,60",))
+    original, twin = make_cases([], [one], tmp_path, twins=True)
+    found = runtime.load(twin.path)
+    assert (original.name, twin.name, twin.boxes) == ("file-1", "file-1-npz", ())
+    assert found.array.shape == small.array.shape
+    assert found.prompts[0].xyxy == (1, 2, 3, 30, 20, 60)
+    on_one_slice = UserFile(path, ("1,2,30,20@40",))  # the challenge's format has no such box in a volume
+    assert [case.name for case in make_cases([], [on_one_slice], tmp_path, twins=True)] == ["file-1"]

@@ -176,3 +176,60 @@ def test_a_real_run_with_a_tiny_bundle_measures_every_figure(
     assert case.answer is not None
     assert case.answer.to_truth is not None
     assert case.answer.to_truth.dice_mean > 0.5
+
+
+def test_a_missed_budget_is_shown_and_exits_with_1_and_a_met_one_with_0(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runtime.cli.main([*ARGUMENTS, "--budget", "grey-1-npz=1000"]) == 0
+    assert runtime.cli.main([*ARGUMENTS, "--budget", "grey-1-npz=0.001", "--budget", "grey-1-npz=1000"]) == 1
+    assert "MISSED" in capsys.readouterr().out
+    report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [budget.met for budget in report.budgets] == [False, True]
+
+
+def test_goals_are_shown_and_change_no_exit_code(faked: FakeLaunch, tmp_path: Path) -> None:
+    assert runtime.cli.main([*ARGUMENTS, "--goals"]) == 0
+    report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [(budget.case, budget.asked) for budget in report.budgets] == [("grey-1-npz", False)]  # what was measured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "ct-9=0.5"], "case ct-9 is not measured"),
+        (["--budget", "grey-1-npz:hot=0.5"], "wanted [BUNDLE/]CASE"),
+        (["--cases", "ct-1", "--budget", "ct-1=0.5"], "no reference is measured on ct-1"),
+        (["--cases", "ct-1-npz", "--no-reference", "--budget", "ct-1-npz=0.5"], "no reference is measured"),
+        (["--isa", "AVX1024"], "AVX1024: wanted some of NATIVE"),
+        (["--bundle", "default", "--plain", "default", "--plain", "default"], "2 bundles for the reference, but 1"),
+    ],
+)
+def test_budgets_and_limits_that_cannot_be_are_refused_before_anything_is_measured(
+    arguments: list[str], message: str, faked: FakeLaunch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runtime.cli.main(["perf", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not faked.commands
+
+
+def test_the_file_is_whole_after_every_round(faked: FakeLaunch, tmp_path: Path) -> None:
+    seen: list[tuple[int, str | None]] = []
+
+    def look(command: list[str]) -> str | None:
+        if (tmp_path / "out.json").is_file():
+            report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+            seen.append((report.rounds, report.stopped))
+        return None
+
+    faked.refuse = look
+    assert runtime.cli.main(ARGUMENTS) == 0
+    assert set(seen) == {(1, "interrupted")}  # of two rounds, the second finds what the first left
+
+
+def test_everything_means_series_roofline_and_goals() -> None:
+    full = parse_options(["--full"])
+    assert set(cases.SCALING_CASES) <= set(full.cases)
+    assert (full.roofline, full.goals) == (True, True)
+    assert full.html == Path("lite-infer-perf.html")
