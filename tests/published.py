@@ -5,9 +5,12 @@ Facts of the systems' own scripts; `graphs` and `files` name nothing that exists
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from runtime.manifest import LoopSettings, Manifest, parse_manifest
 
@@ -37,8 +40,14 @@ BASE: dict[str, Any] = {
     "files": {"encoder.onnx": _RECORD, "decoder.onnx": _RECORD},
 }
 
-LITE = {"lite_medsam", "rep_medsam", "daft"}
+LITE = ("lite_medsam", "rep_medsam", "daft")
 """Systems of 256 pixels whose logits cover the input frame one to one."""
+
+PLACED = (*LITE, "medficientsam_l0", "medsam", "sam_vit_b")
+"""Systems with goldens of prompt boxes and masks; one for each rule."""
+
+CASES = ("case_0", "case_1")
+"""The goldens' images."""
 
 LOOPS = {
     "lite_medsam": LoopSettings(box_from="resized_label", margin_px=3),
@@ -103,3 +112,9 @@ def manifest_of(system: str) -> Manifest:
             }
         )
     raise KeyError(system)
+
+
+def golden(conformance: Path, system: str, case: str) -> dict[str, NDArray[Any]]:
+    """What the authors' own code made of an image."""
+    with np.load(conformance / system / f"{case}.npz") as file:
+        return {name: file[name] for name in file.files}

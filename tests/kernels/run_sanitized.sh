@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the extension with sanitizers in a temporary folder and runs the tests of the kernels against it: with
 # AddressSanitizer and UndefinedBehaviorSanitizer all of them, then 10,000 calls of each kernel, which must leak nothing;
-# or with ThreadSanitizer those in which threads call the kernels at once. Needs GCC on Linux and a Python with numpy, msgspec, pybind11, pytest and OpenCV; CMake is
-# fetched with pip where the computer has none. The checkout is not changed.
+# or with ThreadSanitizer those in which threads call the kernels at once. Needs GCC on Linux and a Python with numpy,
+# msgspec, pybind11, pytest and OpenCV; CMake is fetched with pip where the computer has none. The checkout is not
+# changed.
 #   [PYTHON=python3] [CXX=g++] [SANITIZER=address|thread] bash tests/kernels/run_sanitized.sh [options of pytest]
 set -euo pipefail
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from published import manifest, manifest_of
+from published import CASES, PLACED, golden, manifest, manifest_of
 
 from runtime.errors import PromptError
 from runtime.transforms import (
@@ -154,15 +154,6 @@ def test_more_objects_than_the_published_integer_holds_are_refused() -> None:
 
 
 # Goldens of published systems
-
-EXACT = ("lite_medsam", "rep_medsam", "daft")
-PLACED = (*EXACT, "medficientsam_l0", "medsam", "sam_vit_b")
-CASES = ("case_0", "case_1")
-
-
-def golden(conformance: Path, system: str, case: str) -> dict[str, NDArray[Any]]:
-    with np.load(conformance / system / f"{case}.npz") as file:
-        return {name: file[name] for name in file.files}
 
 
 @pytest.mark.parametrize("case", CASES)
