@@ -87,16 +87,25 @@ def mean_dice(found: Masks, wanted: Masks) -> float:
 
 
 def speed_ratio(
-    folder: Path, role: str, backend: str, inputs: Mapping[str, NDArray[Any]], *, seconds: float = _SECONDS
+    folder: Path,
+    role: str,
+    backend: str,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    than: Path | None = None,
+    seconds: float = _SECONDS,
 ) -> float:
-    """How many times faster the INT8 graph is than the float one in float32, on this machine.
+    """How many times faster a bundle's INT8 graph is than its float one in float32, on this machine.
 
-    Median of the ratios of calls that take turns, so that what else the machine does falls on both.
+    With another bundle to be faster `than`, the float graphs of both are compared. Median of the ratios of calls that
+    take turns, so that what else the machine does falls on both.
     """
-    bundle = open_bundle(folder)
+    compared = {"before": (than or folder, "fp32"), "after": (folder, "int8" if than is None else "fp32")}
     graphs = {
-        precision: open_backend(backend, bundle, role, BackendOptions(precision=precision, threads=default_threads()))
-        for precision in ("fp32", "int8")
+        name: open_backend(
+            backend, open_bundle(place), role, BackendOptions(precision=precision, threads=default_threads())
+        )
+        for name, (place, precision) in compared.items()
     }
     ratios: list[float] = []
     started = time.perf_counter()
@@ -105,11 +114,11 @@ def speed_ratio(
             graph.run(inputs)
         while len(ratios) < 3 or (len(ratios) < _ROUNDS and time.perf_counter() - started < seconds):
             took = {}
-            for precision, graph in graphs.items():
-                before = time.perf_counter()
+            for name, graph in graphs.items():
+                begun = time.perf_counter()
                 graph.run(inputs)
-                took[precision] = time.perf_counter() - before
-            ratios.append(took["fp32"] / took["int8"])
+                took[name] = time.perf_counter() - begun
+            ratios.append(took["before"] / took["after"])
     finally:
         for graph in graphs.values():
             graph.close()

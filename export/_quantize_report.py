@@ -49,9 +49,14 @@ class Report:
             text.append(f"{engine}: Dice to fp32 {dice:.4f} on {self.held_out} held-out images")
         for engine, roles in self.speed.items():
             parts = ", ".join(f"{role} {ratio:.2f} times as fast" for role, ratio in roles.items())
+            if self.precision != "int8":
+                text.append(f"{engine}: on this CPU {parts} as fp32, in which its graphs compute")
+                continue
             unit = self.int8_unit[engine] or "no 8-bit products"
             taken = "taken" if engine in self.int8_faster else "not taken"
             text.append(f"{engine}: on this CPU ({unit}) {parts} as fp32; {taken} by --precision auto")
+        if not self.images:
+            text.append("no --calibration: Dice to fp32 and speed are not measured")
         for role, count in self.quantised.items():
             reasons = Counter(self.left_float[role].values())
             why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())

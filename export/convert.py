@@ -47,7 +47,8 @@ _DIGEST_DIGITS = 12
 class ConvertOptions:
     """How to convert; `extra` is the second file that some systems take, `report` is told about each step.
 
-    INT8 graphs need the folder `calibration`; `max_drop` are the Dice points that quantisation may cost.
+    INT8 graphs need the folder `calibration`, every precision below fp32 is measured on it; `max_drop` are the Dice
+    points that quantisation may cost.
     """
 
     precision: Literal["fp32", "fp16", "int8-weights", "int8"] = "fp32"
@@ -96,8 +97,11 @@ def convert(
 
 
 def _check_quantisation(options: ConvertOptions) -> tuple[QuantizeOptions, list[Sample]] | None:
-    """What to do after the conversion, and the images for it, read before the long work; None for float bundles."""
-    if options.precision not in {"int8", "int8-weights"}:
+    """What to do after the conversion, and the images for it, read before the long work; None where that is nothing.
+
+    Float16 weights are written at once, or where they are to be measured, from float32 ones.
+    """
+    if options.precision == "fp32" or (options.precision == "fp16" and options.calibration is None):
         return None
     if options.formats != ("onnx",):
         msg = f"precision {options.precision}: such graphs are ONNX, which both engines read; leave --format out"
@@ -140,7 +144,7 @@ def _graphs(family: Family, state_dict: StateDict, second: tuple[Extra, Checkpoi
 
 def _weights(options: ConvertOptions) -> Literal["fp32", "fp16"]:
     """How the graphs store their weights before quantisation."""
-    return "fp16" if options.precision == "fp16" else "fp32"
+    return "fp16" if options.precision == "fp16" and options.calibration is None else "fp32"
 
 
 def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:

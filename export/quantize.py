@@ -7,14 +7,17 @@ report. Must not know torch, nor how a graph is rewritten.
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import runtime
 from export._bundle_copy import copy_float, folder_bytes, graphs_of, rewrite_manifest
-from export._calibration import Sample, read_samples, split
-from export._mask_drop import POINTS, Masks, masks_of, mean_dice
+from export._calibration import Sample, read_samples, record, split
+from export._mask_drop import POINTS, Masks, masks_of, mean_dice, speed_ratio
 from export._quantize_report import QuantizeOptions, Report
 from runtime.arrival import arriving_folder, check_replaceable
 from runtime.backends import BACKENDS
@@ -77,7 +80,7 @@ def samples_for(options: QuantizeOptions, calibration: Path | None) -> list[Samp
 def quantize_folder(folder: Path, samples: Sequence[Sample], options: QuantizeOptions | None = None) -> Report:
     """Quantise the bundle in a folder that nobody uses yet; the samples are needed for INT8 graphs alone.
 
-    Without samples nothing is measured. Errors as `quantize`.
+    Without samples Dice and speed are not measured. Errors as `quantize`.
     """
     from export._onnx_weights import rewrite, store_half, store_int8
 
@@ -94,11 +97,17 @@ def quantize_folder(folder: Path, samples: Sequence[Sample], options: QuantizeOp
             raise PromptError(_NO_IMAGES)
         graphs["int8"] = Int8(folder, list(samples), reference, report, options).make()
     weights: Literal["fp16", "int8"] = "int8" if options.precision == "int8-weights" else "fp16"
-    for name in {str(files.onnx) for files in graphs_of(manifest.graphs["float"]).values()}:
-        rewrite(folder / name, store_int8 if weights == "int8" else store_half)
-    rewrite_manifest(folder, manifest, graphs, weights=weights)
-    if reference is not None:
-        _measure(folder, held, reference, report, options)
+    with tempfile.TemporaryDirectory(prefix="lite-infer-quantize-") as work:
+        before = Path(work) / "before"
+        if reference is not None and options.precision != "int8":
+            shutil.copytree(folder, before)
+        for name in {str(files.onnx) for files in graphs_of(manifest.graphs["float"]).values()}:
+            rewrite(folder / name, store_int8 if weights == "int8" else store_half)
+        rewrite_manifest(folder, manifest, graphs, weights=weights)
+        if reference is not None:
+            _measure(folder, held, reference, report, options)
+        if before.exists():
+            _time(folder, before, held, report)
     report.bytes_after = folder_bytes(folder)
     (folder / REPORT_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     faster = {engine: tuple(units) for engine, units in report.int8_faster.items()}
@@ -107,6 +116,16 @@ def quantize_folder(folder: Path, samples: Sequence[Sample], options: QuantizeOp
     for line in report.lines():
         options.report(line)
     return report
+
+
+def _time(folder: Path, before: Path, held: Sequence[Sample], report: Report) -> None:
+    """Speed of the float graphs against what they were before, on both engines."""
+    with runtime.Session(before, backend=BACKENDS[0], precision="fp32", cache=False) as session:
+        recorded = record(session, list(held[:1]))
+    examples: dict[str, dict[str, Any]] = {role: inputs[0] for role, inputs in recorded.items()}
+    for engine in BACKENDS:
+        ratios = {role: speed_ratio(folder, role, engine, inputs, than=before) for role, inputs in examples.items()}
+        report.speed[engine] = {role: round(ratio, 3) for role, ratio in ratios.items()}
 
 
 def _measure(folder: Path, held: Sequence[Sample], reference: Masks, report: Report, options: QuantizeOptions) -> None:

@@ -264,6 +264,23 @@ def test_int8_graphs_are_made_in_the_same_step(
         assert np.isfinite(session.decode(embedding, boxes=[[2, 3, 20, 30]]).low_res_logits).all()
 
 
+def test_float16_weights_are_measured_where_images_are_given(checkpoint: Path, tmp_path: Path) -> None:
+    from conv_bundle import picture
+    from PIL import Image
+
+    for number in range(2):
+        Image.fromarray(picture(number, (70, 60))).save(tmp_path / f"{number}.png")
+    folder = convert(
+        checkpoint, tmp_path / "half", options=ConvertOptions(precision="fp16", calibration=tmp_path, max_drop=60.0)
+    )
+    assert load_manifest(folder).weights == "fp16"
+    report = json.loads((folder / "quantization.json").read_text())
+    assert report["bytes_after"] < 0.8 * report["bytes_before"]
+    assert set(report["dice"]) == set(report["speed"]) == {"openvino", "onnxruntime"}
+    plain = convert(checkpoint, tmp_path / "plain", options=ConvertOptions(precision="fp16"))
+    assert (plain / "decoder.onnx").read_bytes() == (folder / "decoder.onnx").read_bytes()
+
+
 def test_int8_without_images_or_with_other_formats_is_refused_before_any_work(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"int8 needs images, .*give --calibration DIR"):
         convert(checkpoint, tmp_path / "new", options=ConvertOptions(precision="int8"))

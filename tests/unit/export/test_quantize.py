@@ -145,6 +145,11 @@ def test_cheaper_steps_keep_float_graphs(source: Path, folder: Path, tmp_path: P
     assert set(manifest.graphs) == {"float"}
     assert manifest.weights == ("fp16" if precision == "fp16" else "int8")
     assert min(report.dice.values()) > 0.995
+    assert {(engine, role) for engine, roles in report.speed.items() for role in roles} == set(SPEED)
+    assert all(0.01 < ratio < 100 for roles in report.speed.values() for ratio in roles.values())
+    text = "\n".join(report.lines())
+    assert "openvino: on this CPU encoder" in text
+    assert "as fp32, in which its graphs compute" in text
     if precision == "int8-weights":
         with pytest.raises(BundleError, match="has INT8 weights already; quantise the bundle that it was made from"):
             quantize(output, tmp_path / "twice", options=QuantizeOptions(precision="fp16"))
@@ -257,7 +262,9 @@ def test_a_bundle_of_ir_alone_is_refused(tmp_path: Path) -> None:
 def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "half"
     assert main(["quantize", str(source), "--output", str(output), "--precision", "fp16"]) == 0
-    assert f"done: {output}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"done: {output}" in told
+    assert "no --calibration: Dice to fp32 and speed are not measured" in told
     assert main(["quantize", str(source), "--output", str(tmp_path / "x")]) == 2
     assert "give --calibration DIR" in capsys.readouterr().err
     (tmp_path / "none").mkdir()
