@@ -1,4 +1,4 @@
-"""Merged weights -> something that segments, in torch: a family prompted by boxes, or the default model in training.
+"""Merged weights -> something that segments boxes, in torch: a family, or the default model in training.
 
 Knows torch modules and manifest facts. Must not know how weights are merged or what is scored.
 """
@@ -18,6 +18,7 @@ from export.load import Checkpoint, StateDict, load_file, load_model, match
 from export.pretrain.config import load_config
 from export.pretrain.model import Network
 from export.pretrain.predictors import Answer, CheckpointPredictor, Clicks, Predictor
+from runtime._prompt_arrays import Given, prompt_arrays
 from runtime.errors import CheckpointError
 from runtime.manifest import FORMAT_VERSION, LAYOUT_REVISION, Manifest, Source
 from runtime.transforms import Frame, encoder_input, frame_of, masks_from_logits
@@ -44,9 +45,8 @@ def builder_of(base: Checkpoint, weights: StateDict, family: str | None) -> tupl
         return TRAINED, lambda merged: _trained(config, merged)
     found, _ = match(Checkpoint(base.path, base.sha256, (weights,)), load_families(), wanted=family)
     prompts = found.facts.prompts
-    others = (prompts.points, prompts.mask, prompts.modality, prompts.crops or None, prompts.vectors or None)
-    if prompts.box is None or prompts.box.use == "limits_mask" or any(other is not None for other in others):
-        msg = f"{found.name} is not prompted by a box alone, and a search segments with boxes; merge without --search"
+    if not prompts.reads_boxes or prompts.modality is not None or prompts.crops or prompts.vectors:
+        msg = f"{found.name} needs other prompts than boxes, and a search segments with boxes; merge without --search"
         raise CheckpointError(msg)
     return found.name, lambda merged: _BoxPredictor(found, StateDict("", merged))
 
@@ -94,12 +94,14 @@ class _BoxPredictor:
             msg = "this predictor takes boxes alone"
             raise ValueError(msg)
         frame, tensors = embedding
-        inputs = {**tensors, "boxes": torch.from_numpy(frame.boxes_to_input(boxes))}
+        prompts = prompt_arrays(self._manifest, frame, Given(boxes=boxes))  # what is not given is filled in
+        inputs = {**tensors, **{name: torch.from_numpy(values) for name, values in prompts.items()}}
         found = self._decoder.module(*(inputs[name] for name in self._decoder.inputs))
         outputs = dict(zip(self._decoder.outputs, found if isinstance(found, tuple) else (found,), strict=True))
         logits = outputs["low_res_logits"].numpy()
         scores = outputs["scores"].numpy() if "scores" in outputs else np.zeros(logits.shape[:2], np.float32)
-        best, rows = scores.argmax(1), np.arange(len(logits))
+        rows = np.arange(len(logits))
+        best = scores.argmax(1) if self._manifest.output.order == "score" else np.zeros(len(logits), np.intp)
         chosen = np.ascontiguousarray(logits[rows, best])
         masks, _, _ = masks_from_logits(chosen, self._manifest.output, frame)
         return Answer(masks, chosen, scores[rows, best])

@@ -296,15 +296,13 @@ def test_a_family_is_segmented_with_as_the_runtime_would(tmp_path: Path, monkeyp
 
 
 def test_a_family_that_needs_more_than_a_box_cannot_be_searched(tmp_path: Path, monkeypatch: Any) -> None:
-    from runtime.manifest import PointPrompt
-
     facts = family().facts
-    clicked = replace(
-        family(), facts=replace(facts, prompts=msgspec.structs.replace(facts.prompts, points=PointPrompt()))
+    fed = replace(
+        family(), facts=replace(facts, prompts=msgspec.structs.replace(facts.prompts, vectors={"clip_image": 512}))
     )
-    monkeypatch.setattr(export._merge_predictors, "load_families", lambda: (clicked,))
+    monkeypatch.setattr(export._merge_predictors, "load_families", lambda: (fed,))
     checkpoint = read_checkpoint(saved(random_model().state_dict(), tmp_path / "tiny.pth"))
-    with pytest.raises(CheckpointError, match="is not prompted by a box alone"):
+    with pytest.raises(CheckpointError, match="needs other prompts than boxes"):
         builder_of(checkpoint, checkpoint.state_dicts[0], None)
 
 

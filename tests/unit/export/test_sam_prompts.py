@@ -21,13 +21,16 @@ torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from tiny_family import randomised, saved  # noqa: E402
 
+import export._merge_predictors  # noqa: E402
 import export.convert  # noqa: E402
 import runtime  # noqa: E402
+from export._merge_predictors import builder_of  # noqa: E402
 from export.convert import convert  # noqa: E402
 from export.families import Family, load_family  # noqa: E402
 from export.families._sam import Sam  # noqa: E402
 from export.families._sam_graphs import PromptDecoder, prompt_graphs  # noqa: E402
 from export.families._vit import VitSize, vit_sam  # noqa: E402
+from export.load import read_checkpoint  # noqa: E402
 from runtime.errors import PromptError  # noqa: E402
 from runtime.manifest import EmbeddingTensor, MaskPrompt  # noqa: E402
 from runtime.transforms import frame_of  # noqa: E402
@@ -151,9 +154,10 @@ def session(bundle: Path, request: pytest.FixtureRequest) -> Iterator[runtime.Se
 
 @pytest.fixture(scope="module")
 def encoded(session: runtime.Session) -> runtime.Embedding:
-    return session.encode(np.random.default_rng(6).integers(0, 256, (48, 96, 3), dtype=np.uint8))
+    return session.encode(IMAGE)
 
 
+IMAGE = np.random.default_rng(6).integers(0, 256, (48, 96, 3), dtype=np.uint8)
 BOX = [10.0, 8.0, 60.0, 40.0]
 CLICKS = [[30.0, 20.0], [80.0, 44.0]]
 ASKED: dict[str, tuple[dict[str, Any], bool]] = {
@@ -190,6 +194,28 @@ def test_a_session_decodes_each_kind_of_prompt_as_published_on_both_engines(
     np.testing.assert_array_equal(found.candidates[:, 0], found.masks)
     again = session.decode(encoded, **asked, **({} if "masks" in asked else {"masks": found.low_res_logits}))
     assert ("masks" in asked) == np.array_equal(again.low_res_logits, found.low_res_logits)
+
+
+def test_a_search_for_a_merge_segments_with_boxes_as_the_session_does(
+    model: Sam, session: runtime.Session, encoded: runtime.Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export._merge_predictors, "load_families", lambda: (tiny_sam(),))
+    checkpoint = read_checkpoint(saved(model.state_dict(), tmp_path / "sam.pth"))
+    _, build = builder_of(checkpoint, checkpoint.state_dicts[0], None)
+    predictor = build(checkpoint.state_dicts[0].tensors)
+    boxes = np.array([BOX, [0.0, 0, 95, 47]])
+    found, wanted = predictor.decode(predictor.encode(IMAGE), boxes), session.decode(encoded, boxes=boxes)
+    np.testing.assert_allclose(found.low_res_logits, wanted.low_res_logits, atol=1e-4)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+
+
+def test_the_graphs_hold_nothing_that_could_be_folded(bundle: Path) -> None:
+    import onnx
+
+    for name in ("encoder.onnx", "decoder.onnx"):
+        graph = onnx.load(bundle / name).graph
+        constants = {one.name for one in graph.initializer}
+        assert [node.name for node in graph.node if node.input and set(node.input) <= constants] == []
 
 
 def test_a_click_alone_is_followed_through_a_volume(session: runtime.Session) -> None:
