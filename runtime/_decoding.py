@@ -93,8 +93,8 @@ def prediction(
     shape = (logits.shape[0], 1 if best_only else spec.candidates)
     if spec.scores and spec.order == "score" and scores.shape[1] > 1:
         order = np.argsort(-scores, axis=1, kind="stable")[:, : shape[1]]
-        scores = np.take_along_axis(scores, order, axis=1)
-        logits = np.take_along_axis(logits, order[:, :, np.newaxis, np.newaxis], axis=1)
+        rows = np.arange(shape[0])[:, np.newaxis]
+        scores, logits = scores[rows, order], logits[rows, order]  # whole maps are copied
     logits, scores = logits[:, : shape[1]], scores[:, : shape[1]]
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
     masks, boxes, areas = masks_from_logits(flat, spec, frame)

@@ -330,14 +330,12 @@ def parse_manifest(text: bytes | str) -> Manifest:
         msg = f"{MANIFEST_NAME} is not valid JSON ({error}); convert or download the bundle again"
         raise ManifestError(msg) from error
     _check_versions(data)
-    missing = missing_fields(Manifest, data)
-    if missing:
-        msg = f"{MANIFEST_NAME} lacks {', '.join(missing)}; convert the bundle again"
-        raise ManifestError(msg)
     try:
         manifest = msgspec.convert(data, Manifest)
     except (msgspec.ValidationError, RecursionError) as error:
-        msg = f"{MANIFEST_NAME}: {error}; see docs/bundle-format.md"
+        missing = missing_fields(Manifest, data)  # it names the first one alone
+        lacks = f" lacks {', '.join(missing)}; convert the bundle again"
+        msg = f"{MANIFEST_NAME}{lacks if missing else f': {error}; see docs/bundle-format.md'}"
         raise ManifestError(msg) from error
     return validate(manifest)
 

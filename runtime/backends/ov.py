@@ -274,6 +274,7 @@ class OpenVinoBackend:
             raise BackendError(msg)
         self.precision = options.precision
         self._compiled: Any = compiled
+        self._shared = openvino.Tensor
         self._idle: deque[Any] = deque()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -290,7 +291,10 @@ class OpenVinoBackend:
         try:
             request = request or compiled.create_infer_request()
             # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
-            request.start_async(dict(inputs), share_inputs=True)
+            shared = [self._tensor(inputs[spec.name]) for spec in self.io_spec.inputs]
+            for index, tensor in enumerate(shared):
+                request.set_input_tensor(index, tensor)
+            request.start_async()
             request.wait()
             arrays = [np.array(request.get_output_tensor(index).data) for index in range(len(self.io_spec.outputs))]
         except self._foreign as error:
@@ -299,6 +303,14 @@ class OpenVinoBackend:
         if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
             self._idle.append(request)
         return {spec.name: array for spec, array in zip(self.io_spec.outputs, arrays, strict=True)}
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        """The array's memory as OpenVINO takes it: in C order and, though it is only read, not locked against writing.
+
+        OpenVINO's own conversion of a dictionary of arrays takes half a millisecond for ten of them.
+        """
+        settled = array.flags.c_contiguous and array.flags.writeable
+        return self._shared(array if settled else np.array(array, order="C"), shared_memory=True)
 
     def close(self) -> None:
         """Free the graph; see `Backend.close`."""
