@@ -93,6 +93,9 @@ def test_a_request_that_outlives_the_backend_is_not_kept(tmp_path: Path) -> None
     backend: Any = open_file("openvino", SUM.save(tmp_path / "sum.onnx"), BackendOptions())
 
     class Closing:
+        def set_input_tensor(self, _index: int, _tensor: Any) -> None:
+            pass
+
         def start_async(self, *_args: Any, **_keywords: Any) -> None:
             backend.close()
 
