@@ -4,7 +4,7 @@ The numbers are those of `export.pretrain.model.Decoder`, but for the last bits.
 that bilinear sampling is a product with one sparse matrix for the rows and one for the columns; written as dense
 products it takes half the time of GridSample and of the transpositions around it. Few channels at many points are
 sampled faster by GridSample; there it is the grid that costs, so that the grid is made by operations over whole rows.
-Figures: docs/adr/0009.
+Figures: docs/adr/0009-what-made-it-faster.md.
 
 Knows torch and the geometry of windows. Must not know files or training.
 """
