@@ -25,7 +25,7 @@ from perf.machine import describe_machine
 from perf.measure import Measurer
 from perf.options import parse_options
 from perf.plan import Subject, configurations
-from perf.processes import launch
+from perf.processes import launch, launch_within
 from perf.recorder import Recorder
 from perf.records import Option, Report, encode_report
 from perf.report import Context, build_report, check_writable, write_text
@@ -91,7 +91,7 @@ def _measure(options: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory(prefix="lite-infer-perf-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch).resolve()
         labelled = None if options.labelled is None else options.labelled.resolve()
-        measurer = Measurer(folder, recorder, launch, labelled=labelled)
+        measurer = Measurer(folder, recorder, launch_within(time_left, launch), labelled=labelled)
 
         def made(ended: Outcome) -> Report:
             context = Context(machine, chosen, cases, _asked(options), _private(options, subjects))

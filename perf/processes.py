@@ -18,16 +18,21 @@ from pathlib import Path
 import perf
 from runtime.errors import LiteInferError
 
-__all__ = ["CLI", "Finished", "Launch", "ProcessFailed", "launch", "python_command"]
+__all__ = ["CLI", "Finished", "Launch", "OutOfTime", "ProcessFailed", "launch", "launch_within", "python_command"]
 
 CLI = "import sys; from runtime.cli import main; sys.exit(main())"
 """What the console script ``lite-infer`` does."""
 
 _GRACE_S = 10.0
+_LAST_S = 5.0
 
 
 class ProcessFailed(LiteInferError):
     """A measured process ended with an error; the message is what it said last."""
+
+
+class OutOfTime(Exception):
+    """The time for all processes was over before this one ended; nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,23 @@ def launch(command: Sequence[str], variables: Mapping[str, str], folder: Path, *
             raise ProcessFailed(lines[-1] if lines else f"exit code {process.returncode} without a message")
         cost = json.loads(figures.read_text(encoding="utf-8"))
     return Finished(cost["wall_s"], cost["cpu_s"], cost["peak_rss_bytes"], stdout)
+
+
+def launch_within(time_left: Callable[[], float], run: Callable[..., Finished] = launch) -> Launch:
+    """Launch processes that end when the time of all is over, give or take some seconds; then OutOfTime."""
+
+    def limited(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Finished:
+        left = time_left()
+        if left == float("inf"):
+            return run(command, variables, folder)
+        try:
+            return run(command, variables, folder, timeout_s=max(0.0, left) + _LAST_S)
+        except ProcessFailed as error:
+            if time_left() <= 0:
+                raise OutOfTime from error
+            raise
+
+    return limited
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from perf.cases import Case
 from perf.plan import Configuration, Task, rounds
+from perf.processes import OutOfTime
 from perf.records import Stopped
 
 __all__ = ["Measures", "Outcome", "Progress", "deadline", "run_suite"]
@@ -75,6 +76,8 @@ def run_suite(
             kept(complete)
     except KeyboardInterrupt:
         return Outcome(complete, "interrupted")
+    except OutOfTime:
+        return Outcome(complete, "time limit")
     return Outcome(complete, None)
 
 

@@ -42,7 +42,9 @@ class FakeLaunch:
     cold: list[bool] = field(default_factory=list)
     refuse: Callable[[list[str]], str | None] = lambda _command: None
 
-    def __call__(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> Finished:
+    def __call__(
+        self, command: Sequence[str], variables: Mapping[str, str], folder: Path, *, timeout_s: float = 1800
+    ) -> Finished:
         cache = Path(variables["LITE_INFER_CACHE"])
         self.commands.append(list(command))
         self.variables.append(dict(variables))

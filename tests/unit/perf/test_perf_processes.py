@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perf.machine import ISA_FLAGS, _field, _isa, _physical_cores, _quota, describe_machine
-from perf.processes import ProcessFailed, launch, python_command
+from perf.processes import Finished, OutOfTime, ProcessFailed, launch, launch_within, python_command
 
 MIB = 1 << 20
 
@@ -144,3 +144,23 @@ def test_the_quota_of_a_container_is_in_cores(text: str, cores: float | None, tm
     path.write_text(text, encoding="utf-8")
     assert _quota(path) == cores
     assert _quota(tmp_path / "missing") is None
+
+
+def test_a_process_that_outlasts_the_time_of_all_is_out_of_time_and_not_a_failure(tmp_path: Path) -> None:
+    left = iter([7.0, -1.0])
+
+    def hang(*_: object, timeout_s: float) -> Finished:
+        assert timeout_s == 12.0
+        raise ProcessFailed("no answer")
+
+    with pytest.raises(OutOfTime):
+        launch_within(lambda: next(left), hang)(["python"], {}, tmp_path)
+
+
+def test_a_process_that_fails_in_time_has_failed(tmp_path: Path) -> None:
+    def fail(*_: object, timeout_s: float = 0.0) -> Finished:
+        raise ProcessFailed("out of memory")
+
+    for left in (7.0, float("inf")):
+        with pytest.raises(ProcessFailed, match="out of memory"):
+            launch_within(lambda left=left: left, fail)(["python"], {}, tmp_path)

@@ -9,6 +9,7 @@ from perf_fakes import SUBJECT, configuration
 
 from perf.cases import Case
 from perf.plan import FLOOR, Configuration, Subject, Task, configurations, rounds
+from perf.processes import OutOfTime
 from perf.suite import Outcome, deadline, run_suite
 
 
@@ -17,6 +18,7 @@ class Notes:
     """Notes what it is asked to measure, and may be interrupted."""
 
     interrupt_at: int | None = None
+    reason: type[BaseException] = KeyboardInterrupt
     primed: list[str] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
 
@@ -25,7 +27,7 @@ class Notes:
 
     def run(self, task: Task) -> None:
         if len(self.tasks) == self.interrupt_at:
-            raise KeyboardInterrupt
+            raise self.reason
         self.tasks.append(task)
 
 
@@ -63,6 +65,19 @@ def test_no_measurement_begins_when_time_is_over(tiny_case: Case) -> None:
     outcome = run_suite(notes, [configuration()], [tiny_case], repeat=3, time_left=lambda: next(left))
     assert outcome == Outcome(0, "time limit")
     assert len(notes.tasks) == 2
+
+
+def test_a_process_that_is_out_of_time_ends_the_run_and_keeps_what_was_measured(tiny_case: Case) -> None:
+    notes = Notes(interrupt_at=TASKS_A_ROUND + 2, reason=OutOfTime)
+    assert run_suite(notes, [configuration()], [tiny_case], repeat=3) == Outcome(1, "time limit")
+
+
+def test_extras_follow_the_rounds_and_the_file_is_kept_after_each(tiny_case: Case) -> None:
+    notes, kept = Notes(), []
+    outcome = run_suite(notes, [configuration()], [tiny_case], repeat=2, extras=[Task("peaks")], kept=kept.append)
+    assert outcome == Outcome(2, None)
+    assert notes.tasks[-1] == Task("peaks")
+    assert kept == [1, 2, 2]
 
 
 def test_a_limit_of_zero_seconds_is_over_at_once_and_no_limit_never_is() -> None:
