@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export._qdq import (
     name_nodes,
+    products,
     quantise_graph,
     quantised_nodes,
     restore_float,
@@ -92,6 +93,35 @@ def test_the_encoding_of_positions_stays_float() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert worth_quantising(model, head=False) == (["linear"], {"project": "encodes positions"})
+
+
+def test_layers_are_counted_by_their_multiplications_and_small_ones_of_one_row_stay_float() -> None:
+    weights = {
+        "conv": np.ones((4, 3, 3, 3), np.float32),
+        "many": np.ones((4, 1 << 14), np.float32),
+        "few": np.ones((1 << 14, 3), np.float32),
+        "last": np.ones((3, 2), np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "conv"], ["seen"], "wide", kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["seen"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["row"], "flat"),
+        helper.make_node("Gemm", ["row", "many"], ["middle"], "large"),
+        helper.make_node("Gemm", ["middle", "few"], ["end"], "small"),
+        helper.make_node("Gemm", ["end", "last"], ["y"], "tail"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 20, 30])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert products(model) == {"wide": 4 * 27 * 600, "large": 1 << 16, "small": 3 << 14, "tail": 6}
+    chosen, left = worth_quantising(model, head=True)
+    assert chosen == ["wide", "large"]
+    assert left == {"small": "too small to gain", "tail": "writes an output"}
 
 
 def test_the_graph_says_which_operators_are_quantised(quantised: tuple[Any, Any]) -> None:
