@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from perf.plan import Configuration, Task
+from perf.plan import REFERENCE, Configuration, Task
 from perf.recorder import Recorder
 from runtime.manifest import Manifest, load_manifest
 
@@ -22,11 +22,15 @@ Ask = Callable[[str, dict[str, Any], Configuration | None], dict[str, Any]]
 
 
 def extra_tasks(chosen: Sequence[Configuration], *, roofline: bool, labelled: bool) -> list[Task]:
-    """Tasks of the parts that were asked for; graphs are looked into with OpenVINO alone, and without limits."""
+    """Tasks of the parts that were asked for.
+
+    Graphs are looked into with OpenVINO, as many threads as the peaks are measured with, and no limit of instructions.
+    """
     own = [one for one in chosen if not one.is_reference]
-    tasks = [Task("peaks")] if roofline else []
-    if roofline:
-        tasks += [Task("graphs", configuration=one) for one in own if one.backend == "openvino" and one.isa is None]
+    tasks = []
+    if roofline and own:
+        native = [one for one in own if one.backend == "openvino" and one.isa is None and one.threads == own[0].threads]
+        tasks = [Task("peaks"), *(Task("graphs", configuration=one) for one in native)]
     if labelled:
         tasks += [Task("labelled", configuration=one) for one in own]
         tasks.append(Task("baselines"))
@@ -37,7 +41,8 @@ def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, f
     """Carry out one task and note what it found."""
     one = task.configuration
     if task.kind == "peaks":
-        recorder.peaks = ask("perf.roofline_worker", {"peaks": True, "threads": None}, None)
+        threads = next((opened.threads for opened in recorder.opened.values() if opened.backend != REFERENCE), 1)
+        recorder.peaks = ask("perf.roofline_worker", {"peaks": True, "threads": threads}, None)
     elif task.kind == "baselines":
         recorder.baselines = ask("perf.labelled_worker", {"baselines": True, "folder": str(labelled)}, None)
     elif one is not None and task.kind == "graphs":
@@ -50,8 +55,9 @@ def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, f
             recorder.graphs[one.name, name] = ask("perf.roofline_worker", spec, one)
     elif one is not None:
         masks = folder / f"masks-{len(recorder.labelled)}.npz"
-        spec = {"bundle": one.subject.bundle, "modality": one.subject.modality, "backend": one.backend}
-        spec |= {"precision": one.precision, "threads": one.threads, "folder": str(labelled), "masks": str(masks)}
+        spec = {"bundle": one.subject.bundle, "modality": one.subject.modality, "expert": one.subject.expert}
+        spec |= {"backend": one.backend, "precision": one.precision, "threads": one.threads}
+        spec |= {"folder": str(labelled), "masks": str(masks)}
         found = ask("perf.labelled_worker", spec, one)
         recorder.labelled[one.name] = (found, masks)
 

@@ -118,7 +118,8 @@ def _process_bars(one: ConfigurationFigures, case: CaseFigures) -> Iterator[Bar]
 
 def _stage_bar(one: ConfigurationFigures, case: CaseFigures) -> Bar:
     medians = {**one.start.get("warm", {}), **case.stages}
-    parts = [(number, medians[key].median) for number, (_, key) in enumerate(_STAGES) if key in medians]
+    values = [(number, medians[key].median) for number, (_, key) in enumerate(_STAGES) if key in medians]
+    parts = [(number, value) for number, value in values if value > 0]
     whole = sum(value for _, value in parts)
     return Bar(one.name, parts, whole, whole, f"{whole:.0f}")
 

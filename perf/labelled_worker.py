@@ -1,8 +1,8 @@
 """Masks of a labelled folder, and their Dice to the truth: ``python -m perf.labelled_worker SPEC``.
 
 Knows the public face of `runtime`, `perf.labelled` and a clock. SPEC is JSON: ``folder``; ``result``, the file that is
-written; and either ``baselines``: true, or ``bundle``, ``modality``, ``backend``, ``precision``, ``threads`` and
-``masks``, the NPZ file that the masks are packed into, one array for each slice.
+written; and either ``baselines``: true, or ``bundle``, ``modality``, ``expert``, ``backend``, ``precision``,
+``threads`` and ``masks``, the NPZ file that the masks are packed into, one array for each slice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _bundle(spec: dict[str, Any]) -> dict[str, Any]:
         session.warm_up()
         for one in read_labelled(Path(spec["folder"])):
             begun = time.perf_counter()
-            embedding = session.encode(one.image)
+            embedding = session.encode(one.image, modality=spec["expert"])
             middle = time.perf_counter()
             masks = session.decode(embedding, boxes=one.boxes, modality=spec["modality"]).masks
             encode_s, decode_s = encode_s + middle - begun, decode_s + time.perf_counter() - middle

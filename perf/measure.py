@@ -154,13 +154,9 @@ class Measurer:
 
     def _worker(self, one: Configuration, case: Case | None, cache: Path, output: Path | None = None) -> dict[str, Any]:
         subject = one.subject
-        spec: dict[str, Any] = {"bundle": subject.bundle, "modality": subject.modality, "backend": one.backend}
-        spec |= {
-            "precision": one.precision,
-            "threads": one.threads,
-            "repeat_seconds": self.repeat_seconds,
-            "case": None,
-        }
+        spec: dict[str, Any] = {"bundle": subject.bundle, "modality": subject.modality, "expert": subject.expert}
+        spec |= {"backend": one.backend, "precision": one.precision, "threads": one.threads, "case": None}
+        spec["repeat_seconds"] = self.repeat_seconds
         if case is not None:
             spec["case"] = {"path": str(case.path), "volume": case.volume, "boxes": case.boxes, "output": str(output)}
             spec["case"] |= {"second_box": case.second_box, "logits": str(self._logits(one, case))}

@@ -40,7 +40,9 @@ class Subject:
     plain : Path
         Folder of the bundle whose float graphs the reference pipeline runs.
     modality : str or None
-        What lite-infer is told that the images show.
+        What lite-infer is told that the images show, where the bundle asks.
+    expert : str or None
+        The same for encoding a single image, which a set alone is told.
     modality_index : int
         The same for the decoder of ``plain``.
     """
@@ -51,6 +53,7 @@ class Subject:
     plain: Path
     modality: str | None = None
     modality_index: int = 0
+    expert: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """What this machine can compute and move at most, and how near a graph comes; ``python -m perf.roofline_worker SPEC``.
 
-Knows OpenVINO, numpy and a clock. SPEC is JSON: ``result``, the file that is written; ``threads`` (null: the engine's
-default); and either ``peaks``: true, or ``graph``, a path, with ``precision``, the engine's word for it.
+Knows OpenVINO, numpy and a clock. SPEC is JSON: ``result``, the file that is written; ``threads``; and either
+``peaks``: true, or ``graph``, a path, with ``precision``, the engine's word for it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ def main(arguments: list[str]) -> int:
     threads = spec["threads"]
     if spec.get("peaks"):
         rates = {name: measure_rate(name, threads) for name in _BYTES}
-        found: dict[str, Any] = {"gflops": rates, "bandwidth_gbs": measure_bandwidth(threads or os.cpu_count() or 1)}
+        found: dict[str, Any] = {"gflops": rates, "bandwidth_gbs": measure_bandwidth(threads)}
     else:
         found = measure_graph(Path(spec["graph"]), spec["precision"], threads)
     Path(spec["result"]).write_text(json.dumps(found), encoding="utf-8")
@@ -54,10 +53,10 @@ def _best(work: Callable[[], object], seconds: float = _SECONDS) -> float:
     return min(times)
 
 
-def _properties(precision: str, threads: int | None) -> dict[str, Any]:
-    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+def _properties(precision: str, threads: int) -> dict[str, Any]:
+    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")}
     wanted |= {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-    return wanted if threads is None else {**wanted, "INFERENCE_NUM_THREADS": threads}
+    return {**wanted, "INFERENCE_NUM_THREADS": threads}
 
 
 def convolutions(channels: int, side: int, layers: int, *, is_int8: bool) -> Any:
@@ -77,9 +76,7 @@ def convolutions(channels: int, side: int, layers: int, *, is_int8: bool) -> Any
     return openvino.Model([ops.result(node)], [given], "convolutions")
 
 
-def measure_rate(
-    precision: str, threads: int | None, channels: int = _CHANNELS, seconds: float = _SECONDS
-) -> float | None:
+def measure_rate(precision: str, threads: int, channels: int = _CHANNELS, seconds: float = _SECONDS) -> float | None:
     """10^9 operations a second in wide convolutions; None where the engine does not compute in that precision."""
     core = openvino.Core()
     model = convolutions(channels, _SIDE, _LAYERS, is_int8=precision == "int8")
@@ -118,7 +115,7 @@ def _copy_rate(size: int, piece: int) -> float:
     return float(np.percentile(rates, 90))
 
 
-def measure_graph(path: Path, precision: str, threads: int | None) -> dict[str, Any]:
+def measure_graph(path: Path, precision: str, threads: int) -> dict[str, Any]:
     """Cost of a graph from its shapes, and its time, layer by layer, from the engine's own counters."""
     core = openvino.Core()
     model = core.read_model(path)

@@ -48,7 +48,9 @@ def make_subjects(
         taken = sum(one.name.partition("#")[0] == name for one in made)
         shown = f"{name}#{taken + 1}" if taken else name
         told = modality if asks else None
-        made.append(Subject(shown, _absolute(given), bundle.folder, other.folder, told, _index(other, modality)))
+        expert = None if isinstance(open_model(given), Bundle) else modality
+        index = _index(other, modality)
+        made.append(Subject(shown, _absolute(given), bundle.folder, other.folder, told, index, expert))
     return made
 
 

@@ -1,9 +1,9 @@
 """The stages inside one process, timed apart; run as ``python -m perf.worker SPEC`` in a fresh interpreter.
 
 Knows the public names of `runtime` and a clock; imports nothing heavy before the clock of the import runs. SPEC is
-JSON: ``bundle``, ``modality``, ``backend``, ``precision``, ``threads``, ``case`` (null: start only; else ``path``,
-``volume``, ``boxes``, ``second_box``, ``output``, ``logits``), ``repeat_seconds`` and ``result``, the file that the
-figures are written to.
+JSON: ``bundle``, ``modality``, ``expert`` (the modality for a set's encoders), ``backend``, ``precision``, ``threads``,
+``case`` (null: start only; else ``path``, ``volume``, ``boxes``, ``second_box``, ``output``, ``logits``),
+``repeat_seconds`` and ``result``, the file that the figures are written to.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def _keep_logits(session: runtime.Session, volume: runtime.Volume, box: runtime.
     numbers, half = box.xyxy, len(box.xyxy) // 2
     middle = int(numbers[2] + numbers[5]) // 2 if half == 3 else box.slice_index
     k = 0 if volume.is_2d else volume.array.shape[2] // 2 if middle is None else middle
-    embedding = session.encode(np.ascontiguousarray(volume.array[:, :, k].swapaxes(0, 1)))  # (i, j) -> (row, column)
+    plane = np.ascontiguousarray(volume.array[:, :, k].swapaxes(0, 1))  # (i, j) -> (row, column)
+    embedding = session.encode(plane, modality=spec["expert"])
     corners = [*numbers[:2], *numbers[half : half + 2]]
     logits = session.decode(embedding, boxes=[corners], modality=spec["modality"]).low_res_logits
     np.save(spec["case"]["logits"], logits)

@@ -73,7 +73,14 @@ def test_a_box_as_large_as_the_image_breaks_no_baseline() -> None:
 
 def test_the_worker_packs_masks_and_says_how_good_and_how_fast_they_are(folder: Path, tiny_bundle: Path) -> None:
     result, masks = folder / "result.json", folder / "masks.npz"
-    spec = {"bundle": str(tiny_bundle), "modality": None, "backend": "auto", "precision": "fp32", "threads": 1}
+    spec = {
+        "bundle": str(tiny_bundle),
+        "modality": None,
+        "expert": None,
+        "backend": "auto",
+        "precision": "fp32",
+        "threads": 1,
+    }
     spec |= {"folder": str(folder), "result": str(result), "masks": str(masks)}
     assert labelled_worker.main([json.dumps(spec)]) == 0
     found = json.loads(result.read_text(encoding="utf-8"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,22 @@ def test_a_modality_is_told_to_bundles_that_ask_and_to_no_others(tmp_path: Path)
 def test_an_unknown_bundle_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         make_subjects([str(tmp_path / "none")])
+
+
+def test_a_set_is_measured_with_the_expert_for_a_modality(tmp_path: Path) -> None:
+    folder = pack(tmp_path)
+    (one,) = make_subjects([str(folder)], "X-ray")
+    assert (one.modality, one.expert, one.folder.name) == ("X-ray", "X-ray", "second")
+    with pytest.raises(PromptError, match="has an expert for each of"):
+        make_subjects([str(folder)])
+
+
+def pack(folder: Path) -> Path:
+    experts = []
+    for name, modality in (("first", "CT"), ("second", "X-ray")):
+        manifest = write_bundle(folder / name, name=name) / "manifest.json"
+        digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        experts.append({"bundle": name, "modalities": [modality], "manifest_sha256": digest})
+    facts = {"format_version": 1, "name": "both", "title": "Two experts", "experts": experts}
+    (folder / "set.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
