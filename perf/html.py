@@ -14,6 +14,7 @@ from perf.figures import pairs
 from perf.records import CaseFigures, ConfigurationFigures, Report
 from perf.svg import COLOURS, Bar, Line, bars, lines
 from perf.table import case_rows, head_lines, remarks, start_rows
+from perf.text import milliseconds
 
 __all__ = ["html_report"]
 
@@ -141,11 +142,23 @@ def _series(report: Report) -> Iterator[str]:
             if curves:
                 yield f"<h3>{escape(titles[name])}: {escape(one.name)}</h3>"
                 yield lines(curves, titles[name], "ms")
+                yield _table(_series_rows(one, sorted(members)))
+
+
+def _series_rows(one: ConfigurationFigures, members: Sequence[tuple[int, str]]) -> list[list[str]]:
+    """A line for each number: every stage, and the whole of a segmentation; a head first."""
+    shown = (*_STAGES[2:], ("propagate", "propagate_ms"))
+    cases = {case.case: case for case in one.cases}
+    rows = [["ms, median (range)", *(title for title, _ in shown)]]
+    for number, name in members:
+        if name in cases:
+            rows.append([str(number), *(milliseconds(cases[name].stages.get(key)) for _, key in shown)])
+    return rows
 
 
 def _curves(one: ConfigurationFigures, members: Sequence[tuple[int, str]]) -> Iterator[Line]:
     cases = {case.case: case for case in one.cases}
-    for colour, (title, key) in enumerate(_STAGES[2:]):
+    for colour, (title, key) in list(enumerate(_STAGES))[2:]:
         points = []
         for number, name in members:
             stat = cases[name].stages.get(key) if name in cases else None

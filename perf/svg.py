@@ -54,7 +54,7 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
         x = _LEFT + tick * scale
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
         parts.append(_text(x, height + 14, f"{tick:g}", "middle"))
-    parts.append(_text(_LEFT + _WIDTH + _RIGHT, height + 14, unit, "end"))
+    parts.append(_text(_LEFT + _WIDTH / 2, height + 30, unit, "middle"))
     for number, one in enumerate(rows):
         top = number * _ROW + (_ROW - _BAR) / 2
         middle, x = top + _BAR / 2, float(_LEFT)
@@ -68,7 +68,7 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
         low, high = _LEFT + one.low * scale, _LEFT + one.high * scale
         parts.append(f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
         parts.append(_text(max(high, x) + 5, middle + 4, one.text, "start"))
-    return _picture(_LEFT + _WIDTH + _RIGHT, height + 20, parts)
+    return _picture(_LEFT + _WIDTH + _RIGHT, height + 36, parts)
 
 
 def lines(curves: Sequence[Line], across: str, up: str) -> str:
