@@ -98,14 +98,15 @@ class Int8:
             middle = (low + high) // 2
             close = self._drop(self._restored(ranked[:middle])) <= limit
             low, high = (low, middle) if close else (middle + 1, high)
-        if low == len(ranked):
+        restored = [(role, name) for role, group in ranked[:low] for name in group]
+        needed = self._without_needless(restored)
+        if low == len(ranked) and len(needed) == len(restored):
             msg = (
                 f"int8: every choice of layers costs about {self._options.max_drop:g} Dice points or more on the "
                 f"held-out images ({drop:.2f} with all of them); allow more with --max-drop, or choose int8-weights or "
                 "fp16"
             )
             raise BundleError(msg)
-        needed = self._without_needless([(role, name) for role, group in ranked[:low] for name in group])
         self._models = self._restored([(role, [name]) for role, name in needed])
         for role, name in needed:
             self._report.left_float[role][name] = "cost too much accuracy"

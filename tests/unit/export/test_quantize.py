@@ -195,6 +195,28 @@ def test_layers_that_need_not_go_back_stay_in_int8(tmp_path: Path, monkeypatch: 
     assert report.quantised == {"encoder": 2, "decoder": 2}
 
 
+def test_where_every_group_has_a_layer_that_must_go_back_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_int8, "_GROUPS", 1)
+    blamed: dict[str, str] = {}
+
+    def drop(self: Any, models: Any) -> float:
+        blamed.update(blamed or {role: quantised_nodes(model)[0] for role, model in models.items()})
+        return 3.0 if any(name in quantised_nodes(models[role]) for role, name in blamed.items()) else 0.2
+
+    monkeypatch.setattr(_int8.Int8, "_drop", drop)
+    report = quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions(max_drop=2.0))
+    costly = [
+        (role, name)
+        for role, reasons in report.left_float.items()
+        for name, why in reasons.items()
+        if why == "cost too much accuracy"
+    ]
+    assert sorted(costly) == sorted(blamed.items())
+    assert min(report.quantised.values()) > 0
+
+
 def test_a_drop_that_no_choice_meets_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_int8.Int8, "_drop", lambda *_: 7.0)
     with pytest.raises(
