@@ -1,4 +1,4 @@
-"""Command line: reproduce, train, blend, evaluate, gallery, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, evaluate, gallery, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 __all__ = ["main"]
 
-SHIPPED_SHARE = 0.7  # of the second stage in the shipped weights
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -26,11 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
-    mix = commands.add_parser("blend", help="weights between those of two stages")
-    mix.add_argument("--first", type=Path, required=True, help="checkpoint that the second stage started from")
-    mix.add_argument("--second", type=Path, required=True)
-    mix.add_argument("--share", type=float, default=SHIPPED_SHARE, help="of the second (default %(default)s)")
-    mix.add_argument("--output", type=Path, required=True)
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)
     model = measure.add_mutually_exclusive_group(required=True)
@@ -44,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     draw = commands.add_parser("gallery", help="pictures of every object of a labelled folder, the worst first")
     source = draw.add_mutually_exclusive_group(required=True)
     source.add_argument("folder", type=Path, nargs="?")
-    source.add_argument("--drawn", type=int, metavar="N", help="the worst answers on N drawn images, in one PNG")
+    source.add_argument("--drawn", type=int, metavar="N", help="the worst answers on N drawn images, in one picture")
     draw.add_argument("--bundle", default="default")
-    draw.add_argument("--output", type=Path, required=True, help="folder for one PNG a case; with --drawn the PNG")
+    draw.add_argument("--output", type=Path, required=True, help="folder, one PNG a case; with --drawn the picture")
     convert = commands.add_parser("export", help="checkpoint to bundle")
     convert.add_argument("--checkpoint", type=Path, required=True)
     convert.add_argument("--output", type=Path, required=True, help="bundle folder")
@@ -72,24 +66,20 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = load_config(options.config)
         train(replace(config, images=options.images or config.images), options.output, options.start)
-    if options.command == "blend":
-        from export.pretrain.checkpoint import blend
-
-        blend(options.first, options.second, options.share, options.output)
     return 0
 
 
 def _reproduce(output: Path) -> int:
     from export.pretrain.bundle import write_bundle
-    from export.pretrain.checkpoint import blend
     from export.pretrain.config import load_config
+    from export.pretrain.int8 import add_int8
     from export.pretrain.loop import train
 
     images, rollouts = output / "images", output / "rollouts"
     train(load_config(_CONFIGS / "default.json"), images)
     train(load_config(_CONFIGS / "rollout.json"), rollouts, images / "checkpoint.pt")
-    model = blend(images / "checkpoint.pt", rollouts / "checkpoint.pt", SHIPPED_SHARE, output / "model.pt")
-    written = write_bundle(model, output / "bundle")
+    written = write_bundle(rollouts / "checkpoint.pt", output / "bundle")
+    add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")
     return 0
 

@@ -80,7 +80,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},
-        propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3)),
+        propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3, min_score=0.3)),
         metrics=_metrics(facts),
         files={
             path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)

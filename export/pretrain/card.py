@@ -49,7 +49,7 @@ itself, prompt the next one. The model finds the boundary of what is in the box;
 
 Rings (a box cannot tell a wall from what it encloses: look at the other candidates), long thin structures, structures
 without contrast in the window, a box that holds several things of about its size, and long propagation, which leaks
-into neighbours of the same grey. `docs/images/failures.png` of the source shows its worst answers on drawn images;
+into neighbours of the same grey. `docs/images/failures.jpg` of the source shows its worst answers on drawn images;
 `python -m export.pretrain gallery FOLDER --output PICTURES` draws every answer on yours. Check every mask: this is
 research software and not a medical device.
 

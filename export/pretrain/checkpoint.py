@@ -14,7 +14,7 @@ from export.pretrain.config import load_config
 from export.pretrain.model import Network
 from runtime.errors import CheckpointError
 
-__all__ = ["blend", "load_network", "read_checkpoint", "write_checkpoint"]
+__all__ = ["load_network", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = 1
 
@@ -36,26 +36,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"{path}: checkpoint format {state.get('format')!r}, this version reads {_FORMAT}; train again"
         raise CheckpointError(msg)
     return state
-
-
-def blend(first: Path, second: Path, share: float, output: Path) -> Path:
-    """Write the second checkpoint with its averaged weights moved back towards those that it started from.
-
-    Between the weights before and after fine-tuning lie models that keep more of the first task and lose little of
-    the second (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). ``share`` 1 is the second.
-    """
-    if not 0 <= share <= 1:
-        msg = f"share {share}: wanted a number from 0 (the first checkpoint's weights) to 1 (the second's)"
-        raise CheckpointError(msg)
-    state = read_checkpoint(second)
-    network = Network(load_config(state["config"]).model)
-    network.take_over(read_checkpoint(first)["ema"])
-    after = state["ema"]
-    for name, before in network.state_dict().items():
-        if before.is_floating_point():
-            after[name] = torch.lerp(before, after[name], share)
-    write_checkpoint(output, {**state, "share": share})
-    return output
 
 
 def load_network(path: Path) -> Network:

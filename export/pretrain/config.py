@@ -24,8 +24,8 @@ class ModelConfig:
     """Widths and depths of encoder and decoder."""
 
     input_size: int = 256
-    widths: tuple[int, ...] = (24, 48, 96, 160, 256)  # stem, strides 4, 8, 16, 32
-    blocks: tuple[int, ...] = (0, 2, 3, 4, 2)
+    widths: tuple[int, ...] = (16, 48, 80, 144, 224)  # stem, strides 4, 8, 16, 32
+    blocks: tuple[int, ...] = (0, 1, 2, 4, 2)
     embedding: tuple[int, int, int] = (32, 64, 96)  # strides 4, 8, 16
     candidates: int = 3
     reference: bool = False  # whether the decoder sees the image of the neighbouring slice beside its mask
@@ -36,7 +36,7 @@ class TrainConfig:
     """One training run; ``images`` is its whole length, at whose end the learning rate is zero."""
 
     seed: int = 1
-    images: int = 28000
+    images: int = 32000
     batch: int = 8  # images a step, all processes together
     prompts: int = 4  # prompts an image
     processes: int = 1

@@ -35,7 +35,7 @@ def write_gallery(predictor: Predictor, folder: Path, output: Path) -> list[Path
     written = []
     for case in read_cases(folder):
         path = output / f"{case.name}.png"
-        _write_png(path, draw_case(predictor, case))
+        _write(path, draw_case(predictor, case))
         written.append(path)
     return written
 
@@ -53,7 +53,7 @@ def draw_case(predictor: Predictor, case: Case) -> NDArray[np.uint8]:
 
 
 def write_drawn(predictor: Predictor, images: int, output: Path) -> Path:
-    """Write the worst answers to tight boxes on images of the generator, one an image, as one PNG."""
+    """Write the worst answers to tight boxes on images of the generator, one an image, as one PNG or JPEG."""
     tiles: list[tuple[float, NDArray[np.uint8]]] = []
     for index in range(images):
         example = make_example(_DRAWN_SEED, index, prompts=1, neighbour_share=0.0, point_share=0.0)
@@ -64,7 +64,7 @@ def write_drawn(predictor: Predictor, images: int, output: Path) -> Path:
         value = dice(answer, truth)
         item = SliceObject(1, f"drawn {index}", 0, None, box, None, small=False)
         tiles.append((value, _tile(image, item, truth, answer, value)))
-    _write_png(output, _sheet(sorted(tiles, key=lambda tile: tile[0])[:_WORST]))
+    _write(output, _sheet(sorted(tiles, key=lambda tile: tile[0])[:_WORST]))
     return output
 
 
@@ -78,8 +78,8 @@ def _sheet(tiles: list[tuple[float, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
     return np.vstack(rows)
 
 
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    done, encoded = cv2.imencode(".png", picture)
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+    done, encoded = cv2.imencode(path.suffix, picture)
     assert done
     path.write_bytes(encoded.tobytes())
 

@@ -40,9 +40,11 @@ def paint_canvas(rng: np.random.Generator) -> Canvas:
     if kind < 0.50:
         _paint_body(canvas, rng)
     elif kind < 0.68:
-        _paint_partition(canvas, rng, within=None)
-        if rng.uniform() < 0.5:
+        cells = _paint_partition(canvas, rng, within=None)
+        if rng.uniform() < 0.45:
             _paint_organs(canvas, rng, list(range(len(canvas.parents))), int(rng.integers(1, 7)))
+        elif rng.uniform() < 0.6:
+            _paint_organelles(canvas, rng, cells)
     elif kind < 0.90:
         _paint_blobs(canvas, rng)
     else:
@@ -80,12 +82,38 @@ def _paint_organs(canvas: Canvas, rng: np.random.Generator, base: list[int], cou
             canvas.paint([inner.astype(np.float32)], wall, [wall])
             painted.append(wall)
             continue
-        label = canvas.paint(random_outlines(rng, centre, radius), base[0], over)
+        outlines = random_outlines(rng, centre, radius)
+        if len(outlines) == 1 and rng.uniform() < 0.2:  # capsule or fat around it, not part of it
+            canvas.paint([_grown(outlines[0], rng.uniform(1.0, 4.0))], base[0], over)
+            over = [*over, len(canvas.parents) - 1]
+        label = canvas.paint(outlines, base[0], over)
         painted.append(label)
         if children_left and radius > 9 and rng.uniform() < 0.4:
             number = int(rng.integers(1, 4))
             children_left = max(0, children_left - number)
             _paint_children(canvas, rng, label, centre, radius, number)
+
+
+def _grown(outline: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
+    """Push an outline away from its middle by ``margin`` canvas pixels."""
+    middle = outline.mean(0)
+    reach = np.linalg.norm(outline - middle, axis=1, keepdims=True)
+    return np.asarray(middle + (outline - middle) * (1 + margin / np.maximum(reach, 1)), np.float32)
+
+
+def _paint_organelles(canvas: Canvas, rng: np.random.Generator, cells: list[int]) -> None:
+    """Vesicles and nuclei inside the cells of a partition, with a wall or without, all of a kind."""
+    walled, typical = rng.uniform() < 0.6, _log_uniform(rng, 2, 16)
+    for _ in range(int(rng.integers(8, 60))):
+        centre = rng.uniform(0, _CANVAS - 1, 2)
+        cell = int(canvas.labels[int(centre[1]), int(centre[0])])
+        if cell not in cells:
+            continue
+        outline = fourier_outline(rng, centre, typical * float(np.exp(rng.normal(0, 0.4))), roughness=0.06)
+        label = canvas.paint([outline], cell, [cell])
+        if walled:
+            inner = (outline - centre) * rng.uniform(0.6, 0.9) + centre
+            canvas.paint([inner.astype(np.float32)], label, [label])
 
 
 def _paint_body(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -99,7 +127,7 @@ def _paint_body(canvas: Canvas, rng: np.random.Generator) -> None:
         outline += rng.standard_normal((1, 2)).astype(np.float32) * 2
         base = canvas.paint([outline], base, [base])
     inside = [base]
-    if rng.uniform() < 0.2:
+    if rng.uniform() < 0.3:
         inside += _paint_partition(canvas, rng, within=base)
     _paint_organs(canvas, rng, inside, int(rng.integers(2, 16)))
     everything = list(range(1, len(canvas.parents)))

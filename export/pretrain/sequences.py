@@ -77,7 +77,8 @@ def _evolution(canvas: Canvas, rng: np.random.Generator) -> _Evolution:
     np.maximum.at(deepest, group.ravel(), depth.ravel())
     reach = np.exp(rng.uniform(np.log(2.5), np.log(40), 256))
     reach[rng.uniform(size=256) < 0.2] = 1e6
-    centre = rng.uniform(-0.8, 0.8, 256) * np.minimum(reach, 60)
+    highest = 0.8 if rng.uniform() < 0.4 else 0.1  # most prompts are given where the object is largest
+    centre = rng.uniform(-0.8, highest, 256) * np.minimum(reach, 60)
     reach[~evolving] = 1e6
     return _Evolution(canvas.labels, np.asarray(depth, np.float32), roots, heir, centre, reach, deepest + 1)
 
@@ -97,7 +98,7 @@ def _drift(rng: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.
     """Displacement per slice in x and y: everything moves, neighbouring objects differently."""
     cell = float(np.exp(rng.uniform(np.log(28), np.log(100))))
     speed = rng.uniform(0, 2.0)
-    common = rng.normal(0, 0.4, 2)
+    common = rng.normal(0, 0.4 if rng.uniform() < 0.6 else 1.8, 2)  # thick slices, oblique vessels
     return [(smooth_noise(rng, shape, cell) * speed + common[axis]).astype(np.float32) for axis in range(2)]
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "Canvas",
     "arc_outline",
     "bean_outline",
+    "compound_outlines",
     "fourier_outline",
     "lobulated_outlines",
     "random_outlines",
@@ -145,6 +146,20 @@ def lobulated_outlines(rng: np.random.Generator, centre: NDArray[np.float64], ra
     return outlines
 
 
+def compound_outlines(rng: np.random.Generator, centre: NDArray[np.float64], radius: float) -> list[Outline]:
+    """A body with arms and an arch, as a vertebra, a girdle or a branching vessel has them."""
+    outlines = [fourier_outline(rng, centre, radius * rng.uniform(0.35, 0.6), stretch=0.6)]
+    for _ in range(rng.integers(1, 4)):
+        angle = rng.uniform(0, 2 * np.pi)
+        place = centre + np.array([np.cos(angle), np.sin(angle)]) * radius * rng.uniform(0.4, 0.7)
+        width = max(1.2, radius * rng.uniform(0.08, 0.22))
+        if rng.uniform() < 0.6:
+            outlines.append(tube_outline(rng, place, radius * rng.uniform(0.7, 1.5), width))
+        else:
+            outlines.append(arc_outline(rng, place, radius * rng.uniform(0.3, 0.6), width, rng.uniform(2.5, 6.2)))
+    return outlines
+
+
 def random_outlines(rng: np.random.Generator, centre: NDArray[np.float64], radius: float) -> list[Outline]:
     """One shape of a random kind whose extent is about ``radius``."""
     kind = rng.uniform()
@@ -154,9 +169,11 @@ def random_outlines(rng: np.random.Generator, centre: NDArray[np.float64], radiu
         return [bean_outline(rng, centre, radius)]
     if kind < 0.80:
         return [tube_outline(rng, centre, radius * rng.uniform(2, 4.5), max(1.2, radius * rng.uniform(0.12, 0.4)))]
-    if kind < 0.88:
+    if kind < 0.87:
         return [arc_outline(rng, centre, radius, max(1.2, radius * rng.uniform(0.1, 0.3)), rng.uniform(2.5, 5.8))]
-    return lobulated_outlines(rng, centre, radius)
+    if kind < 0.94:
+        return lobulated_outlines(rng, centre, radius)
+    return compound_outlines(rng, centre, radius)
 
 
 def smooth_noise(

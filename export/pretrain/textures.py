@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.pretrain.clutter import add_clutter
 from export.pretrain.scenes import Scene
 from export.pretrain.shapes import smooth_noise
 
@@ -35,14 +36,14 @@ def render(scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
         lut[:count] = table
         gain = 1.0 if channels == 1 else rng.uniform(0.5, 1.3)
         image[..., c] = cv2.LUT(scene.labels, lut) + gain * texture
-    return image
+    return add_clutter(image, rng)
 
 
 def _base_intensities(parents: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     count = len(parents)
     mode = rng.uniform()
     if mode < 0.55:
-        spread = rng.uniform(8, 70)
+        spread = float(np.exp(rng.uniform(np.log(6), np.log(70))))
         base = np.zeros(count)
         base[0] = rng.uniform(0, 255)
         for label in range(1, count):
@@ -66,9 +67,19 @@ def _fields(shape: tuple[int, ...], rng: np.random.Generator) -> list[NDArray[np
     for low, high in ((1.0, 2.5), (1.5, 6.0), (4.0, 16.0), (12.0, 60.0)):
         cell = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         ratio = float(np.exp(rng.normal(0, 0.9))) if rng.uniform() < 0.3 else 1.0
-        fields.append(smooth_noise(rng, size, (cell * ratio, cell / ratio)))
+        fields.append(_patterned(smooth_noise(rng, size, (cell * ratio, cell / ratio)), rng))
     rows, columns = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j].astype(np.float32)
     return [*fields, columns, rows]
+
+
+def _patterned(noise: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Leave the noise as it is, or make fibres and membranes (its zero lines) or spots (its peaks) of it."""
+    kind = rng.uniform()
+    if kind < 0.6:
+        return noise
+    if kind < 0.8:
+        return np.asarray(1 - 2 * np.minimum(np.abs(noise) * rng.uniform(1, 2.5), 1), np.float32)
+    return np.asarray(np.tanh(4 * (noise - rng.uniform(0.3, 1.2))), np.float32)
 
 
 def _weights(count: int, number: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from export.pretrain import loop  # noqa: E402
-from export.pretrain.checkpoint import blend, load_network, read_checkpoint  # noqa: E402
+from export.pretrain import int8, loop  # noqa: E402
+from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
+from export.pretrain.model import Network  # noqa: E402
 from runtime.bundle import open_bundle  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 
@@ -98,20 +99,17 @@ def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "none.pt")
 
 
-def test_a_blend_lies_between_two_stages_and_a_widened_decoder_starts_from_nothing(tmp_path: Path) -> None:
+def test_a_decoder_that_is_shown_the_neighbouring_slice_starts_as_one_that_is_not(tmp_path: Path) -> None:
     loop.train(_TINY, tmp_path / "one")
-    second = replace(_TINY, seed=2, model=replace(_TINY.model, reference=True))
-    loop.train(second, tmp_path / "two", tmp_path / "one" / loop.CHECKPOINT_NAME)
-    paths = tmp_path / "one" / loop.CHECKPOINT_NAME, tmp_path / "two" / loop.CHECKPOINT_NAME
-    before, after = (read_checkpoint(path)["ema"] for path in paths)
-    mixed = read_checkpoint(blend(*paths, 0.25, tmp_path / "mixed.pt"))["ema"]
-    name = "decoder.head.weight"
-    torch.testing.assert_close(mixed[name], 0.75 * before[name] + 0.25 * after[name])
+    before = read_checkpoint(tmp_path / "one" / loop.CHECKPOINT_NAME)["ema"]
+    network = Network(replace(_TINY.model, reference=True))
+    network.take_over(before)
+    after = network.state_dict()
     wide, narrow = "decoder.prompt_64.weight", before["decoder.prompt_64.weight"].shape[1]
-    torch.testing.assert_close(mixed[wide][:, narrow:], 0.25 * after[wide][:, narrow:])
-    load_network(tmp_path / "mixed.pt")
-    with pytest.raises(CheckpointError, match=r"share 1.5: wanted a number from 0"):
-        blend(*paths, 1.5, tmp_path / "no.pt")
+    assert after[wide].shape[1] > narrow
+    torch.testing.assert_close(after[wide][:, :narrow], before[wide])
+    assert not after[wide][:, narrow:].any()
+    torch.testing.assert_close(after["decoder.head.weight"], before["decoder.head.weight"])
 
 
 def test_one_command_trains_both_stages_and_writes_the_bundle(
@@ -125,9 +123,12 @@ def test_one_command_trains_both_stages_and_writes_the_bundle(
     for name, settings in (("default", small), ("rollout", second)):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
+    quantised: list[Path] = []
+    monkeypatch.setattr(int8, "add_int8", lambda folder, **_: quantised.append(folder))  # has tests of its own
     assert command.main(["reproduce", "--output", str(tmp_path / "runs")]) == 0
     bundle = open_bundle(tmp_path / "runs" / "bundle")
     assert capsys.readouterr().out.strip() == str(bundle.folder / "manifest.json")
+    assert quantised == [bundle.folder]
     first = read_checkpoint(tmp_path / "runs" / "images" / loop.CHECKPOINT_NAME)["ema"]
     last = read_checkpoint(tmp_path / "runs" / "rollouts" / loop.CHECKPOINT_NAME)["ema"]
     assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith("decoder"))
