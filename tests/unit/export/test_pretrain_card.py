@@ -27,7 +27,7 @@ def test_figures_stand_with_their_intervals_beside_the_baselines() -> None:
     assert "| the tight box, filled | 0.888 |" in card
     assert "| CT | 0.900 |  |" in card
     assert "| 0 to 99 px, 22 objects | 0.700 | 0.500 |" in card
-    assert "every slice" not in card, "what was not measured has no row"
+    assert "| 3-D" not in card, "what was not measured has no row"
     assert "Learning curve" not in card
     assert "Other seeds" not in card
 
