@@ -17,6 +17,7 @@ from export.families._vit import Attention, Vit, VitSize, vit_sam  # noqa: E402
 from export.graph import write_onnx  # noqa: E402
 from export.load import Checkpoint, StateDict, match  # noqa: E402
 from runtime import transforms  # noqa: E402
+from runtime._prompt_arrays import Given, prompt_arrays  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 
 TINY = VitSize(image=64, patch=16, width=32, depth=2, heads=4, window=3, global_blocks=(1,), outputs=16)
@@ -161,7 +162,10 @@ def test_the_torch_model_reproduces_the_goldens_with_pseudo_weights(conformance:
     embedding = graphs["encoder"].module(torch.from_numpy(image))
     sample = embedding.numpy().reshape(-1)[:: int(case["embedding_stride"])]
     np.testing.assert_allclose(sample, case["embedding_sample"], atol=1e-3)
-    logits, scores = graphs["decoder"].module(embedding, torch.from_numpy(case["prompt_boxes"]))
+    prompts = prompt_arrays(manifest, frame, Given(boxes=case["boxes"]))
+    np.testing.assert_array_equal(prompts["boxes"], case["prompt_boxes"])
+    tensors = {"image_embedding": embedding, **{name: torch.from_numpy(values) for name, values in prompts.items()}}
+    logits, scores = graphs["decoder"].module(*(tensors[name] for name in graphs["decoder"].inputs))
     wanted = case["low_res_logits"]
     np.testing.assert_allclose(logits[:, 0].numpy(), wanted, atol=1e-3 * wanted.std(), rtol=0)
     np.testing.assert_allclose(scores[:, 0].numpy(), case["iou"], atol=1e-3)
