@@ -11,8 +11,6 @@ import pytest
 from command_line import Runner, left_behind
 from PIL import Image
 
-from runtime import _cli_output
-
 FILES = ["demo_preview.png", "demo_segmentation.nii.gz"]
 ENGINE = ("--bundle", "tiny", "--backend", "onnxruntime")
 
@@ -50,7 +48,7 @@ def test_quiet_and_json_print_no_command(run: Runner) -> None:
 def test_a_nibabel_without_its_test_data_is_said_so(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cli_output, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     done = run("demo", *ENGINE)
     assert done.code == 5
     assert "test data (example4d.nii.gz)" in done.err
