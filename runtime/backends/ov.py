@@ -1,6 +1,6 @@
 """OpenVINO behind the `Backend` protocol; the only module that imports it.
 
-Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Four facts shape it,
+Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Five facts shape it,
 each found by measurement and held by a test:
 
 * Importing OpenVINO's model converter reports the import to a web analytics service, and costs more than OpenVINO
@@ -11,6 +11,8 @@ each found by measurement and held by a test:
 * Its cache of compiled graphs goes by the path of a graph, not by its content, and serves a graph compiled in float16
   to who asks for float32. So each graph has a cache directory of its own, named after its digest by whoever opens it,
   and each precision one below that. It reads damaged weights from there without a word, so their sha256 is kept.
+* Each of its Cores puts a signal stack of its own in place and, where two go in the order in which they came, leaves
+  the memory of one that is gone: the next signal kills the process. One Core serves the whole process and stays.
 * A synchronous ``infer`` of 2026.4 loses the errors of a graph with free sizes and returns what the memory held, such
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
 """
@@ -18,6 +20,7 @@ each found by measurement and held by a test:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections import deque
 from contextlib import contextmanager
@@ -47,6 +50,8 @@ _CONVERTER = "openvino.tools.ovc"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
+
+_cores: dict[int, Any] = {}
 
 
 def _import_openvino() -> ModuleType:
@@ -123,7 +128,16 @@ def capabilities() -> frozenset[str]:
     BackendUnavailable
         If OpenVINO is not installed or does not load.
     """
-    return _capabilities(_import_openvino().Core())
+    return _capabilities(_core())
+
+
+def _core() -> Any:
+    """OpenVINO's entrance: one for the whole process, never given up; a forked process makes its own."""
+    openvino = _import_openvino()
+    process = os.getpid()
+    if process not in _cores:
+        _cores.setdefault(process, openvino.Core())  # a thread that comes second drops its own at once
+    return _cores[process]
 
 
 def _capabilities(core: Any) -> frozenset[str]:
@@ -159,7 +173,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     if not native_kernels().has_amx_bf16():  # saves the question on most computers
         return False
     openvino = _import_openvino()
-    core = openvino.Core()
+    core = _core()
     if "BF16" not in _capabilities(core):
         return False
     from openvino import opset13
@@ -253,7 +267,7 @@ class OpenVinoBackend:
         self._foreign = _foreign()
         self.cache_directory = _made(_own_directory(options, openvino.__version__))
         try:
-            compiled = _compiled(openvino.Core(), str(path), _properties(options), self.cache_directory)
+            compiled = _compiled(_core(), str(path), _properties(options), self.cache_directory)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             self.io_spec = IoSpec(

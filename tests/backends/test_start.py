@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,30 @@ def test_what_cannot_be_checked_is_not_used(
     assert not backend._compiled.get_property("LOADED_FROM_CACHE")
     again: Any = open_file("openvino", path, options)
     assert again._compiled.get_property("LOADED_FROM_CACHE") is (step == "drop_damaged")
+
+
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from engines import open_file
+from runtime.backends import BackendOptions
+from tiny_graphs import PRODUCT, SUM
+faulthandler.enable()  # as pytest and many applications do; it brings a signal stack
+folder = Path(sys.argv[1])
+options = BackendOptions(threads=1)
+backends = [open_file("openvino", graph.save(folder / f"{n}.onnx"), options) for n, graph in enumerate((PRODUCT, SUM))]
+for _ in range(2):
+    backends.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signal stacks are a matter of POSIX systems")
+def test_a_signal_after_graphs_were_closed_in_the_order_of_their_opening_is_survived(tmp_path: Path) -> None:
+    skip_without("openvino")
+    assert run_python(SIGNALLED, tmp_path).strip() == "alive"
 
 
 FULL_DISK = (

@@ -22,6 +22,7 @@ _TINY = TrainConfig(
     batch=2,
     prompts=2,
     processes=1,
+    workers=0,
     warmup_steps=1,
     log_steps=1,
     rollout_share=0.5,
