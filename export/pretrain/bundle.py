@@ -6,7 +6,6 @@ figures that it is handed.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from export.pretrain.card import PROTOCOLS, Facts, write_card
@@ -15,6 +14,7 @@ from export.pretrain.config import BOX_SIDES, ModelConfig, load_config
 from export.pretrain.graphs import ENCODER_OUTPUTS, OPSET, write_graphs
 from export.pretrain.model import Network
 from runtime._digest import sha256_of
+from runtime._version import __version__
 from runtime.manifest import (
     FORMAT_VERSION,
     LAYOUT_REVISION,
@@ -65,7 +65,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
         family="box-frame",
         title=_TITLE,
         licence=Licence(spdx="Apache-2.0"),
-        source=Source(exporter=f"lite-infer {_version()}", checkpoint_sha256=sha256_of(checkpoint), opset=OPSET),
+        source=Source(exporter=f"lite-infer {__version__}", checkpoint_sha256=sha256_of(checkpoint), opset=OPSET),
         input=_input(config.model),
         embedding=_embedding(config.model),
         prompts=Prompts(
@@ -124,10 +124,3 @@ def _metrics(facts: Facts) -> tuple[Metric, ...]:
         for key, note in PROTOCOLS.items()
         if key in found
     )
-
-
-def _version() -> str:
-    try:
-        return version("lite-infer")
-    except PackageNotFoundError:
-        return "0.0.0"
