@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -64,6 +65,11 @@ def test_training_moves_the_weights_and_logs_its_curve(tmp_path: Path) -> None:
     assert [line["images"] for line in lines] == [4, 8]
     assert all(line["loss"] > 0 for line in lines)
     assert not load_network(tmp_path / loop.CHECKPOINT_NAME).training
+
+
+def test_training_leaves_subnormal_numbers_to_who_called_it(tmp_path: Path) -> None:
+    loop.train(replace(_TINY, images=2), tmp_path)
+    assert float(np.float64(5e-324) * np.float64(1)) > 0
 
 
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
