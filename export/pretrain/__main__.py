@@ -20,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     remake = commands.add_parser("reproduce", help="both stages and the bundle, as shipped; continues a killed run")
     remake.add_argument("--output", type=Path, required=True, help="folder of the runs and of the bundle")
+    remake.add_argument(
+        "--seed", type=int, help="of the first stage, the next being the second's, not the shipped ones"
+    )
     run = commands.add_parser("train", help="train from synthetic images, continuing a killed run")
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "gallery":
         return _gallery(options)
     if options.command == "reproduce":
-        return _reproduce(options.output)
+        return _reproduce(options.output, options.seed)
     if options.command == "train":
         from export.pretrain.config import load_config
         from export.pretrain.loop import train
@@ -69,15 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _reproduce(output: Path) -> int:
+def _reproduce(output: Path, seed: int | None) -> int:
     from export.pretrain.bundle import write_bundle
     from export.pretrain.config import load_config
     from export.pretrain.int8 import add_int8
     from export.pretrain.loop import train
 
     images, rollouts = output / "images", output / "rollouts"
-    train(load_config(_CONFIGS / "default.json"), images)
-    train(load_config(_CONFIGS / "rollout.json"), rollouts, images / "checkpoint.pt")
+    first, second = (load_config(_CONFIGS / name) for name in ("default.json", "rollout.json"))
+    if seed is not None:
+        first, second = replace(first, seed=seed), replace(second, seed=seed + 1)
+    train(first, images)
+    train(second, rollouts, images / "checkpoint.pt")
     written = write_bundle(rollouts / "checkpoint.pt", output / "bundle")
     add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")

@@ -139,3 +139,6 @@ def test_one_command_trains_both_stages_and_writes_the_bundle(
     last = read_checkpoint(tmp_path / "runs" / "rollouts" / loop.CHECKPOINT_NAME)["ema"]
     assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith("decoder"))
     assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("encoder"))
+    assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
+    stages = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in ("images", "rollouts")]
+    assert [stage["seed"] for stage in stages] == [5, 6]
