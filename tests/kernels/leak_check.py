@@ -10,47 +10,42 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-import numpy as np
+from every_kernel import kernel_arguments, kernel_calls
 
 from runtime import _kernels as native
 
 CALLS = 10_000
 
-IMAGE = np.arange(30, dtype=np.int16).reshape(5, 6)
-LEVELS = IMAGE.astype(np.uint8)
-LOGITS = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 4, 4)
-MASK = np.eye(6, dtype=bool)
+GIVEN = kernel_arguments(6)
+IMAGE, LEVELS = GIVEN["image"], GIVEN["levels"]
 SIZE = (7, 8)
 NORMALISE = ("scale", [], [], 3)
-HALVES = np.zeros((5, 4), np.uint16)
-ARGUMENTS = (IMAGE, LEVELS, LOGITS, MASK, SIZE, NORMALISE, HALVES)
+ARGUMENTS = (*GIVEN.values(), SIZE, NORMALISE)
 
-KERNELS: dict[str, Callable[[], Any]] = {
-    "window_to_uint8": lambda: native.window_to_uint8(IMAGE, 0.0, 20.0, True),
-    "encoder_input": lambda: native.encoder_input(IMAGE, (0.0, 20.0), SIZE, (8, 8), "area", NORMALISE),
-    "resize_uint8": lambda: native.resize_uint8(LEVELS, SIZE, "linear"),
-    "resize_logits": lambda: native.resize_logits(LOGITS, SIZE),
-    "logits_to_masks": lambda: native.logits_to_masks(LOGITS, (4, 3), SIZE, 0.0, True),
-    "mask_box": lambda: native.mask_box(MASK),
-    "half_to_float": lambda: native.half_to_float(HALVES),
-    "float_to_half": lambda: native.float_to_half(LOGITS),
-    "int8_units": native.int8_units,
-    "has_amx_bf16": native.has_amx_bf16,
-    "a wrong dtype": lambda: native.resize_uint8(IMAGE, SIZE, "linear"),
-    "a wrong size": lambda: native.resize_uint8(LEVELS, (0, -1), "area"),
-    "an unknown method": lambda: native.resize_uint8(LEVELS, SIZE, "sinc"),
-    "no window": lambda: native.encoder_input(IMAGE, None, SIZE, (8, 8), "area", NORMALISE),
-}
+ACCEPTED = kernel_calls(GIVEN)
+REFUSED: list[Callable[[], Any]] = [
+    lambda: native.resize_uint8(IMAGE, SIZE, "linear"),  # a wrong dtype
+    lambda: native.resize_uint8(LEVELS, (0, -1), "area"),
+    lambda: native.resize_uint8(LEVELS, SIZE, "sinc"),
+    lambda: native.encoder_input(IMAGE, None, SIZE, (8, 8), "area", NORMALISE),
+    lambda: native.encoder_input(IMAGE, (0.0, 20.0, True), SIZE, (8, 8), "sinc", NORMALISE),
+]
 
 
-def call(kernel: Callable[[], Any], times: int) -> None:
-    """Call a kernel, refused or not."""
-    for _ in range(times):
-        with suppress(TypeError, ValueError):
+def call_all(times: int) -> None:
+    """Call each kernel, and each in ways that it refuses."""
+    for kernel in ACCEPTED.values():
+        for _ in range(times):
             kernel()
+    for refused in REFUSED:
+        for _ in range(times):
+            try:
+                refused()
+            except (TypeError, ValueError):
+                continue
+            raise AssertionError("a wrong call was accepted")
 
 
 def held() -> tuple[int, list[int]]:
@@ -61,17 +56,14 @@ def held() -> tuple[int, list[int]]:
 
 def main() -> None:
     """Check each kernel; end with an error if one leaks."""
-    assert not {name for name in dir(native) if not name.startswith("_")} - set(KERNELS), "a kernel is not checked"
     sanitizer = ctypes.CDLL(None)
     leaked = sanitizer.__lsan_do_recoverable_leak_check
     sanitizer.malloc.restype = ctypes.c_void_p
     sanitizer.__lsan_disable()  # what is allocated from here on does not count
-    for kernel in KERNELS.values():
-        call(kernel, 20)
+    call_all(20)
     before = held()
     sanitizer.__lsan_enable()  # what is allocated from here on does
-    for kernel in KERNELS.values():
-        call(kernel, CALLS)
+    call_all(CALLS)
     sanitizer.__lsan_disable()
     after = held()
     assert after[1] == before[1], f"references to the arguments: {before[1]} before, {after[1]} after"

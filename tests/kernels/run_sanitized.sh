@@ -74,5 +74,5 @@ assert found == pathlib.Path.cwd(), f'tested would be {found}; uninstall the edi
 # capture=sys: the report of a sanitizer goes past Python to the real standard error.
 sanitized -m pytest tests/kernels -q --capture=sys -p no:cacheprovider -k "$chosen" "$@"
 if [ "$sanitizer" = address ]; then
-  PYTHONPATH=. sanitized tests/kernels/leak_check.py
+  PYTHONPATH=.:tests sanitized tests/kernels/leak_check.py
 fi

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_kernel import kernel_arguments, kernel_calls
 
 import runtime
 from runtime import kernels
@@ -138,29 +139,26 @@ def test_the_stub_names_the_arguments_in_order(name: str) -> None:
 # Threads
 
 
-def test_eight_threads_get_the_same_results(rng: np.random.Generator) -> None:
-    image = rng.integers(-1000, 2000, (300, 217), dtype=np.int16)
-    logits = rng.standard_normal((2, 64, 64)).astype(np.float32)
-    options = InputOptions((256, 185), (256, 256), window=(-160.0, 240.0))
-    together = Barrier(8)
+def test_eight_threads_that_call_every_kernel_at_once_get_the_same_results() -> None:
+    calls = kernel_calls(kernel_arguments(256))
+    together = Barrier(8, timeout=300)
 
-    def work() -> list[Any]:
-        together.wait()
-        results: list[Any] = []
-        for _ in range(10):
-            levels = kernels.window_to_uint8(image, -160.0, 240.0)
-            masks, boxes, areas = kernels.logits_to_masks(logits, crop=(64, 46), size=(300, 217))
-            results = [
-                levels,
-                kernels.resize_uint8(levels, (100, 70), interpolation="linear"),
-                kernels.encoder_input(image, options),
-                kernels.resize_logits(logits, (128, 128)),
-                masks, boxes, areas, np.array(kernels.mask_box(masks[0])[0]),
-            ]  # fmt: skip
+    def work() -> dict[str, Any]:
+        results: dict[str, Any] = {}
+        for name, call in calls.items():
+            together.wait()  # so that all are in the same kernel
+            results[name] = [call() for _ in range(10)][-1]
         return results
 
     with ThreadPoolExecutor(8) as pool:
         answers = [future.result() for future in [pool.submit(work) for _ in range(8)]]
-    for answer in answers[1:]:
-        for first, other in zip(answers[0], answer, strict=True):
-            np.testing.assert_array_equal(first, other)
+    for name, call in calls.items():
+        alone = call()
+        for answer in answers:
+            np.testing.assert_equal(answer[name], alone, err_msg=name)
+
+
+def test_the_calls_that_threads_make_leave_out_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "a_new_kernel", lambda: None, raising=False)
+    with pytest.raises(AssertionError, match="a_new_kernel"):
+        kernel_calls(kernel_arguments(6))
