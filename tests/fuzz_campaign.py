@@ -1,9 +1,9 @@
 """Fuzz the loaders and the manifest in a process of its own, which a crash, a hang or a greedy allocation may kill.
 
-``python fuzz_campaign.py FOLDER SEED FIRST COUNT [ZOO ...]`` works through inputs FIRST to FIRST + COUNT - 1, each made
-anew from the seed and its number, and prints one line of JSON for each finding: anything but a `LiteInferError` that
-escapes, a message of several lines, too much memory. The input at work lies in FOLDER/now and its number in
-FOLDER/number, so that whoever started this process knows what killed it. Zoos are folders of real files, read only.
+``python fuzz_campaign.py FOLDER SEED FIRST COUNT`` works through inputs FIRST to FIRST + COUNT - 1 and prints one line
+of JSON for each finding: whatever `fuzz_oracle` objects to. An input is a damaged image, folder or manifest; one that
+takes a new way through our code is damaged further later on. The seed and FIRST decide all that happens. The input at
+work lies in FOLDER/now and its number in FOLDER/number, so that whoever started this process knows what killed it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,33 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundle_factory import manifest_data
+from conftest import shared_folder
+from fuzz_coverage import Arc, arcs_of
+from fuzz_oracle import MANIFEST, MAX_CPU_SECONDS, Case, How, limit_memory, open_case
 from fuzz_seeds import NAMES, dicom_slice, seed
-from mutations import mutated, mutated_text
+from mutations import mutated
 
-from runtime.errors import LiteInferError
-from runtime.io import load
-from runtime.io.summaries import describe
-from runtime.manifest import parse_manifest
-
-MAX_CPU_SECONDS = 10
-MAX_ADDRESSES = 2 << 30
-"""Address space beyond what the libraries take: larger requests fail, and the failure is a finding."""
-MAX_GROWTH = 96 << 20
-"""Memory really used for one file beside what its size allows."""
+import runtime
 
 _LARGEST = 200_000
 _SLICES = 4
-_PACKED = (b"\x1f\x8b", b"PK", b"NR")
+_ZOOS = ("dicom_zoo", "nifti_zoo")
 _DECODERS = ("pydicom.pixels", "imagecodecs", "openjpeg", "jpeg_ls", "nibabel", "nrrd", "PIL.Image", "cv2")
+_PACKAGE = Path(runtime.__file__).parent
 
 
-@dataclass(frozen=True)
-class Case:
-    """Files that belong together and the name that is opened; a dot opens their folder."""
-
-    files: dict[str, bytes]
-    opened: str
-
-
-def cases(zoos: list[Path]) -> list[Case]:
-    """Small images of every format, made here, and the small files of the zoos."""
+def image_cases() -> list[Case]:
+    """Small images of every format, made here, and small real ones where the shared data are at hand."""
     found = [Case({name: seed(name)}, name) for name in NAMES]
     slices = {f"{k}.dcm": dicom_slice(ImagePositionPatient=[0, 0, k], InstanceNumber=k) for k in range(_SLICES)}
     found.append(Case(slices, "."))
-    for zoo in zoos:
-        for folder in sorted({path.parent for path in zoo.rglob("*") if path.is_file()}):
-            found += _cases_in(folder)
+    shared = shared_folder()
+    zoos = [shared / "data" / name for name in _ZOOS] if shared else []
+    for folder in sorted({path.parent for zoo in zoos for path in zoo.rglob("*") if path.is_file()}):
+        found += _cases_in(folder)
     return found
 
 
@@ -71,61 +58,50 @@ def _cases_in(folder: Path) -> Iterator[Case]:
         yield Case({other.name: other.read_bytes() for other in family}, path.name)
 
 
-def attempt(rng: random.Random, case: Case, folder: Path) -> None:
-    """Damage one file of a case and open it; whatever is wrong with what happens is raised."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    damaged = rng.choice(sorted(case.files))
-    size = 0
-    for name, data in case.files.items():
-        content = mutated(rng, data) if name == damaged else data
-        size += len(content) * (1040 if content.startswith(_PACKED) else 40)
-        (folder / name).write_bytes(content)
-    before = _most_memory()
-    place = folder / case.opened
-    with _errors_checked():
-        if rng.random() < 0.15:
-            describe(place)
-        else:
-            load(place, volume=0 if rng.random() < 0.8 else rng.choice((None, 1)), force=rng.random() < 0.5)
-    grown = _most_memory() - before
-    if grown > MAX_GROWTH + size:
-        msg = f"took {grown >> 20} MiB for files of {size} bytes"
-        raise AssertionError(msg)
+def manifest_case() -> Case:
+    """The manifest that tests use."""
+    return Case({MANIFEST: json.dumps(manifest_data()).encode()}, MANIFEST)
 
 
-def attempt_manifest(rng: random.Random, folder: Path) -> None:
-    """The same with a manifest, which is kept as a file only for whoever looks for what killed the process."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    text = mutated_text(rng, json.dumps(manifest_data()))
-    (folder / "manifest.json").write_bytes(text)
-    with _errors_checked():
-        parse_manifest(text)
+def damaged(rng: random.Random, case: Case) -> Case:
+    """The case with damage to one of its files."""
+    name = rng.choice(sorted(case.files))
+    return Case(case.files | {name: mutated(rng, case.files[name])}, case.opened)
 
 
-@contextlib.contextmanager
-def _errors_checked() -> Iterator[None]:
-    try:
-        yield
-    except LiteInferError as error:
-        if "\n" in str(error):
-            msg = "a message of several lines"
-            raise AssertionError(msg) from error
-        if "not enough memory" in str(error):
-            msg = f"asked for more than {MAX_ADDRESSES >> 30} GiB"
-            raise AssertionError(msg) from error
+class Corpus:
+    """Cases to damage: those given, and those made of them that took a new way."""
+
+    def __init__(self, images: list[Case], manifests: list[Case]) -> None:
+        self._given = {False: images, True: manifests}
+        self._found: dict[bool, list[Case]] = {False: [], True: []}
+        self._arcs: set[Arc] = set()
+
+    def __len__(self) -> int:
+        return sum(map(len, (*self._given.values(), *self._found.values())))
+
+    def pick(self, rng: random.Random) -> Case:
+        """A case; a manifest now and then."""
+        manifest = rng.random() < 0.05
+        found = self._found[manifest]
+        return rng.choice(found if found and rng.random() < 0.5 else self._given[manifest])
+
+    def learn(self, case: Case, arcs: set[Arc]) -> None:
+        """Keep a case if it took an arc that none has taken before."""
+        if not arcs <= self._arcs:
+            self._arcs |= arcs
+            if sum(map(len, case.files.values())) <= _LARGEST:
+                self._found[case.opened == MANIFEST].append(case)
 
 
-def _most_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
-
-
-def _limit_memory() -> None:
-    with contextlib.suppress(OSError):  # no /proc: the check of memory really used is left
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MAX_ADDRESSES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+def attempt(rng: random.Random, corpus: Corpus, folder: Path) -> None:
+    """Damage a case and open it; whatever is wrong with what happens is raised."""
+    case = damaged(rng, corpus.pick(rng))
+    volume = 0 if rng.random() < 0.8 else rng.choice((None, 1))
+    how = How(volume=volume, force=rng.random() < 0.5, described=rng.random() < 0.15)
+    with arcs_of(_PACKAGE) as arcs:
+        open_case(case, folder, how)
+    corpus.learn(case, arcs)
 
 
 def main() -> None:
@@ -134,18 +110,14 @@ def main() -> None:
     for module in _DECODERS:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    corpus = cases([Path(word) for word in sys.argv[5:]])
+    corpus = Corpus(image_cases(), [manifest_case()])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory()
+    limit_memory()
     for number in range(first, first + count):
-        rng = random.Random(f"{base}/{number}")
         (folder / "number").write_text(str(number))
         signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)  # ends the process, whatever code it is in
         try:
-            if rng.random() < 0.05:
-                attempt_manifest(rng, folder / "now")
-            else:
-                attempt(rng, rng.choice(corpus), folder / "now")
+            attempt(random.Random(f"{base}/{number}"), corpus, folder / "now")
         except BaseException as error:  # noqa: BLE001 - whatever escapes is what we look for
             kept = folder / f"finding_{number}"
             shutil.copytree(folder / "now", kept, dirs_exist_ok=True)

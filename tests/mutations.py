@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-__all__ = ["mutated", "mutated_text"]
+__all__ = ["mutated"]
 
 _HEAD = 2048
 _MOST = 1 << 22
@@ -44,11 +44,6 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
         return _zip_edited(rng, data)
     changed = _edited(rng, data)
     return _png_mended(changed) if data[1:4] == b"PNG" and rng.random() < 0.9 else changed
-
-
-def mutated_text(rng: random.Random, text: str) -> bytes:
-    """Damage a text, of which all is header."""
-    return _edited(rng, text.encode())
 
 
 def _unpacked(data: bytes) -> bytes:

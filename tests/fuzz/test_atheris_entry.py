@@ -1,0 +1,142 @@
+"""What atheris is given to call, without atheris: its seeds, its mutations, and bugs planted behind the readers."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fuzz_seeds import NAMES, seed
+
+from runtime.errors import ImageError
+
+pytest.importorskip("resource", reason="limits of memory and time are those of Unix")
+import fuzz_atheris
+import fuzz_oracle
+from fuzz_atheris import ENDINGS, TestOneInput, mutate
+
+
+def an_input(name: str, how: int = 0) -> bytes:
+    data = fuzz_atheris.manifest_case().files[name] if name == fuzz_oracle.MANIFEST else seed(name)
+    return bytes([ENDINGS.index(name), how]) + data
+
+
+def cut(data: bytes, max_size: int) -> bytes:
+    return data[: max_size // 2]
+
+
+def test_seeds_are_of_every_format_and_raise_nothing() -> None:
+    found = fuzz_atheris.seeds()
+    assert {an_input(name) for name in ENDINGS} <= set(found)
+    for name in ENDINGS:
+        for how in range(8):
+            TestOneInput(an_input(name, how))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0", b"\xff\xff\xff"])
+def test_inputs_without_a_file_raise_nothing(data: bytes) -> None:
+    TestOneInput(data)
+
+
+def test_mutated_seeds_raise_nothing_and_keep_their_bounds() -> None:
+    rng = random.Random(0)
+    changed = 0
+    for number in range(100):
+        data = an_input(rng.choice(ENDINGS))
+        mutant = mutate(data, 3000, number, otherwise=cut)
+        assert mutate(data, 3000, number, otherwise=cut) == mutant
+        assert len(mutant) <= 3000
+        changed += mutant[2:] not in (data[2:], data[2:1500])
+        TestOneInput(mutant)
+    assert changed > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("x.nii", "runtime.io.nifti.read_nifti"),
+        ("enhanced.dcm", "runtime.io.dicom.read_file"),
+        ("x.zip", "runtime.io.dicom.read_series"),
+        ("3D.npz", "runtime.io.npz.read_npz"),
+        ("gz.nrrd", "runtime.io.nrrd.read_nrrd"),
+        ("x.mha", "runtime.io.metaimage.read_metaimage"),
+        ("x.mgz", "runtime.io.mgh.read_mgh"),
+        ("x.png", "runtime.io.raster.read_raster"),
+        (fuzz_oracle.MANIFEST, "runtime.manifest.contradictions"),
+    ],
+)
+def test_a_planted_bug_escapes(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*given: Any, **options: Any) -> None:
+        raise ZeroDivisionError(place)
+
+    monkeypatch.setattr(place, bug)
+    with pytest.raises(ZeroDivisionError, match=place):
+        TestOneInput(an_input(name))
+
+
+class Unescaped(ImageError):
+    __str__ = Exception.__str__
+
+
+@pytest.mark.parametrize("text", ["", "one\ntwo"])
+def test_a_message_that_is_not_one_line_escapes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **options: Any) -> None:
+        raise Unescaped(text)
+
+    monkeypatch.setattr("runtime.io.nrrd.read_nrrd", refuse)
+    with pytest.raises(AssertionError, match="not one line of text"):
+        TestOneInput(an_input("x.nrrd"))
+
+
+@pytest.mark.parametrize(("limit", "text"), [("MAX_CPU_SECONDS", "took 0 s"), ("MAX_GROWTH", "took 0 MiB")])
+def test_more_time_or_memory_than_the_limit_escapes(limit: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_oracle, limit, -(1 << 40))
+    monkeypatch.setattr(fuzz_oracle, "_most_memory", lambda: 0)
+    with pytest.raises(AssertionError, match=text):
+        TestOneInput(an_input("x.nii"))
+
+
+def test_without_atheris_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_atheris, "atheris", None)
+    with pytest.raises(SystemExit, match="pip install atheris"):
+        fuzz_atheris.main(["folder"])
+
+
+class FakeAtheris(SimpleNamespace):
+    """Takes what atheris takes, and calls the entry with each input of the corpus."""
+
+    def instrument_imports(self, include: list[str]) -> Any:
+        from contextlib import nullcontext
+
+        assert include == ["runtime"]
+        return nullcontext()
+
+    def Mutate(self, data: bytes, max_size: int) -> bytes:
+        return cut(data, max_size)
+
+    def Setup(self, arguments: list[str], test_one_input: Any, custom_mutator: Any) -> None:
+        self.arguments, self.test_one_input, self.custom_mutator = arguments, test_one_input, custom_mutator
+
+    def Fuzz(self) -> None:
+        for path in sorted(Path(self.arguments[-1]).iterdir())[:20]:
+            self.test_one_input(self.custom_mutator(path.read_bytes(), 4096, 1))
+
+
+def test_the_command_gives_atheris_seeds_limits_and_the_options_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeAtheris()
+    monkeypatch.setattr(fuzz_atheris, "atheris", fake)
+    monkeypatch.setattr(fuzz_atheris, "limit_memory", lambda: None)  # it would be that of the tests
+    monkeypatch.setattr(fuzz_atheris.logging, "disable", lambda: None)
+    monkeypatch.setattr(fuzz_atheris, "seeds", lambda: [an_input(name) for name in ENDINGS])
+    fuzz_atheris.main([str(tmp_path), "-max_total_time=60"])
+    assert fake.arguments[0] == sys.argv[0]
+    assert fake.arguments[-2:] == ["-max_total_time=60", str(tmp_path / "corpus")]
+    assert {"-timeout=30", f"-artifact_prefix={tmp_path / 'findings'}/"} <= set(fake.arguments)
+    assert len(list((tmp_path / "corpus").iterdir())) == len(NAMES) + 1
+    with pytest.raises(SystemExit, match="wanted"):
+        fuzz_atheris.main(["-max_total_time=60"])
