@@ -6,10 +6,8 @@ Knows the manifest's fields; reads no file and raises nothing.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from runtime.manifest import FileRecord, GraphFiles, Manifest, Normalise
+from runtime._manifest_records import FileRecord, GraphFiles, Manifest, Normalise
 
 __all__ = ["contradictions"]
 

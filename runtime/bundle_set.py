@@ -16,10 +16,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from runtime._manifest_records import Name
 from runtime.arrival import bundle_files
 from runtime.bundle import SET_NAME, Bundle, open_bundle, search_folders
 from runtime.errors import BundleError, BundleIntegrityError, BundleVersionError, ManifestError, PromptError
-from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Name, load_manifest
+from runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, load_manifest
 from runtime.types import whole
 
 __all__ = [

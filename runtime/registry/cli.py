@@ -48,7 +48,7 @@ _Command = Callable[[argparse.Namespace, Store], int]
 
 def main(argv: list[str]) -> int:
     """Run the command; LiteInferError is left to `runtime.command.run_command`."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_args(argv or ["--help"])
     logging.basicConfig(level=logging.WARNING, format="lite-infer: %(message)s")
     command: _Command = options.command
     return command(options, Store())

@@ -19,10 +19,11 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from runtime._manifest_records import Name
 from runtime.bundle_set import SET_NAME, BundleSet, open_model
 from runtime.errors import BundleError, DownloadError
 from runtime.io._atomic import atomic_file
-from runtime.manifest import MANIFEST_NAME, FileRecord, Licence, Name
+from runtime.manifest import MANIFEST_NAME, FileRecord, Licence
 from runtime.registry import web
 from runtime.registry.content import Head, content_in
 

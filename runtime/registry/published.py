@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from runtime.manifest import Name
+from runtime._manifest_records import Name
 
 __all__ = ["Page", "Published", "all_published", "find_published"]
 

@@ -12,8 +12,8 @@ from bundle_factory import manifest_data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime._manifest_records import MAX_SIDE
 from runtime.manifest import (
-    MAX_SIDE,
     ChainSettings,
     EmbeddingTensor,
     LoopSettings,

@@ -26,7 +26,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
+        (["--output"], "the following arguments are required: COMMAND"),
         (["convert"], "--checkpoint"),
         (["convert", "--checkpoint", "a", "--output", "b", "--family", "sam9"], "invalid choice: 'sam9'"),
         (["convert", "--checkpoint", "a", "--output", "b", "--precision", "int4"], "invalid choice: 'int4'"),
@@ -39,6 +39,12 @@ def test_misuse_is_one_line_and_exit_code_2(
 ) -> None:
     assert run(*arguments) == 2
     assert message in error_of(capsys)
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        run()
+    assert "usage: lite-infer-export" in capsys.readouterr().out
 
 
 def test_a_missing_checkpoint_is_exit_code_4(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_ctrl_c_says_that_what_arrived_is_kept(run: Runner, index: str, monkeypa
         (("pack", "nothing"), 4, "no bundle 'nothing'"),
         (("index", "."), 4, "has no bundle in it"),
         (("list", "--index", "nowhere.json"), 0, "the index of bundles cannot be read"),
-        ((), 2, "required: ACTION; see lite-infer models --help"),
+        (("--offline",), 2, "required: ACTION; see lite-infer models --help"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run: Runner, words: tuple[str, ...], code: int, text: str) -> None:
@@ -229,9 +229,12 @@ def test_remove_names_what_it_refuses(run: Runner, archive: Path, home: Path) ->
     assert (home / "models" / "tiny" / "notes.txt").is_file()
 
 
-def test_the_help_names_every_action_and_variable(run: Runner, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["models", "--help"])
+@pytest.mark.parametrize("words", [(), ("--help",)])
+def test_the_help_and_no_action_name_every_action_and_variable(
+    words: tuple[str, ...], run: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["models", *words])
     text = capsys.readouterr().out
     for word in ("list", "show", "pull", "import", "pack", "index", "path", "remove", "LITE_INFER_HOME"):
         assert word in text
