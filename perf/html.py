@@ -22,10 +22,7 @@ _STAGES = (
     ("import", "import_ms"),
     ("start", "start_ms"),
     ("read", "read_ms"),
-    ("window", "window_ms"),
-    ("encode", "encode_ms"),
-    ("decode", "decode_ms"),
-    ("rest", "rest_ms"),
+    ("segment", "propagate_ms"),
     ("write", "write_ms"),
 )
 _KINDS = ("cold", "warm", "stored", "second")

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import runtime
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _REPEATS = 5
+_VOLUME_COMMAS = 5
 _T = TypeVar("_T")
 
 
@@ -76,10 +77,15 @@ def _measure(spec: dict[str, Any], stages: _Stages) -> tuple[dict[str, Any], dic
         ),
     )
     with session:
-        stages.time("compile_ms", session.warm_up)
+        stages.time("compile_ms", lambda: session.warm_up(_kind(spec["case"])))
         stages.add("start_ms", stages.samples["open_ms"][0] + stages.samples["compile_ms"][0])
         counts = {} if spec["case"] is None else _measure_case(spec, session, stages)
         return _facts(session), counts
+
+
+def _kind(case: dict[str, Any] | None) -> Literal["image", "volume"]:
+    """What a case segments, as far as its boxes tell."""
+    return "image" if case is None or case["second_box"].count(",") < _VOLUME_COMMAS else "volume"
 
 
 def _measure_case(spec: dict[str, Any], session: runtime.Session, stages: _Stages) -> dict[str, float]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
+from typing import Literal
 
 from runtime.errors import LiteInferError
 from runtime.session import Session
@@ -26,10 +27,13 @@ class SessionAhead:
     ----------
     open_session : callable
         Opens it.
+    what : {"image", "volume"}
+        What will probably be segmented: graphs for that are loaded.
     """
 
-    def __init__(self, open_session: Callable[[], Session]) -> None:
+    def __init__(self, open_session: Callable[[], Session], what: Literal["image", "volume"] = "volume") -> None:
         self._open = open_session
+        self._what = what
         self._opened: list[Session] = []
         self._error: BaseException | None = None
         self._is_open = threading.Event()
@@ -55,7 +59,7 @@ class SessionAhead:
         for session in self._opened:
             # Who needs a graph gets the same error, from the same call, on the thread that can report it.
             with suppress(LiteInferError):
-                session.warm_up(until=self._is_wanted.is_set)
+                session.warm_up(self._what, until=self._is_wanted.is_set)
 
     def __enter__(self) -> SessionAhead:
         """Return itself."""

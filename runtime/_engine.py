@@ -37,6 +37,9 @@ from runtime.types import Embedding, Prediction
 
 __all__ = ["Engine"]
 
+_LARGE_INPUT = 512
+"""Pixels a side above which one slice is worked on at a time: what an encoder of 1024 needs takes a gigabyte."""
+
 _MEMORY_BESIDE_DISK = 128 << 20
 """Embeddings in memory where all of them are on disk as well: about 200 slices of the default bundle."""
 
@@ -70,8 +73,8 @@ class Engine:
         self._bundle = bundle
         self._transform = msgspec.json.encode([self.manifest.input, self.manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self.backend, bundle, "encoder", self.precision)
-        self._graphs: dict[str, Backend] = {}
-        self._opening: dict[str, threading.Lock] = {}
+        self._graphs: dict[tuple[str, int], Backend] = {}
+        self._opening: dict[tuple[str, int], threading.Lock] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -89,7 +92,15 @@ class Engine:
         if self._owns_cache:
             self.cache.close()
 
-    def encode(self, pixels: NDArray[np.uint8]) -> tuple[Embedding, bool]:
+    @property
+    def workers(self) -> int:
+        """How many slices of a volume are worked on at once, each on its share of the threads.
+
+        Graphs gain little from a second thread: two slices on one each take less time than one after the other on two.
+        """
+        return 2 if self.threads > 1 and max(self.manifest.input.size) <= _LARGE_INPUT else 1
+
+    def encode(self, pixels: NDArray[np.uint8], streams: int = 1) -> tuple[Embedding, bool]:
         """Embedding of a uint8 image, and whether the cache had it."""
         height, width = pixels.shape[:2]
         frame = frame_of(self.manifest, (height, width))
@@ -107,7 +118,7 @@ class Engine:
             inputs = {"image": tensor}
             if self.manifest.input.spectrum is not None:
                 inputs[self.manifest.input.spectrum] = spectrum(tensor)
-            outputs = self.graph("encoder").run(inputs)
+            outputs = self.graph("encoder", streams).run(inputs)
             tensors = _decoding.stored(self.manifest, outputs)
             self.cache.put(key, tensors)
         kept = _own(pixels) if self.manifest.prompts.crops else None
@@ -121,12 +132,14 @@ class Engine:
         modality: int | None = None,
         extra: Mapping[str, NDArray[Any]] | None = None,
         before: Embedding | None = None,
+        streams: int = 1,
     ) -> Prediction:
         """Decode one prompt that is in the input frame already; its mask is from the slice embedded in ``before``."""
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
-        runs = self._run_decoder(embedding, arrays, boxes, size := size_to_evaluate(self.manifest, frame), before)
+        size = size_to_evaluate(self.manifest, frame)
+        runs = self._run_decoder(embedding, arrays, boxes, size, before, streams)
         return _decoding.prediction(self.manifest, runs, frame, size, best_only=True)
 
     def predict(
@@ -150,21 +163,24 @@ class Engine:
         boxes: NDArray[Any] | None,
         size: tuple[int, int] | None,
         before: Embedding | None = None,
+        streams: int = 1,
     ) -> list[dict[str, NDArray[Any]]]:
         """Outputs of the decoder, for each guess of the box; an earlier mask is from ``before``, or from this slice."""
         shared = _decoding.restored(self.manifest, embedding.tensors)
         shared |= _decoding.neighbours(self.manifest, None if before is None else before.tensors)
         for crop in self.manifest.prompts.crops:
             if crop.name not in prompts:
-                prompts[crop.name] = self._cropped(crop, embedding, boxes)
+                prompts[crop.name] = self._cropped(crop, embedding, boxes, streams)
         if "modality" in prompts:
             shared["modality"] = prompts.pop("modality")
-        decoder, guesses = self.graph("decoder"), _prompt_arrays.box_guesses(self.manifest, prompts)
+        decoder, guesses = self.graph("decoder", streams), _prompt_arrays.box_guesses(self.manifest, prompts)
         if size is None:
             return [decoder.run({**shared, **prompts, **guess}) for guess in guesses]
         return [evaluated(decoder.run, shared, {**prompts, **guess}, size) for guess in guesses]
 
-    def _cropped(self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None) -> NDArray[np.float32]:
+    def _cropped(
+        self, crop: Crop, embedding: Embedding, boxes: NDArray[Any] | None, streams: int
+    ) -> NDArray[np.float32]:
         """What the decoder reads of the image inside the boxes, directly or through a third graph."""
         if embedding.pixels is None or boxes is None:
             what = "a box for every object" if boxes is None else "the image's pixels: encode the image here"
@@ -173,41 +189,43 @@ class Engine:
         cut = crop_arrays(crop, embedding.pixels, boxes)
         if crop.graph is None:
             return cut
-        return _decoding.crop_vectors(self.graph(crop.graph).run({"crop": cut}), crop, len(boxes))
+        return _decoding.crop_vectors(self.graph(crop.graph, streams).run({"crop": cut}), crop, len(boxes))
 
-    def warm_up(self, until: Callable[[], bool] = lambda: False) -> None:
+    def warm_up(self, streams: int, until: Callable[[], bool] = lambda: False) -> None:
         """Compile all graphs, the decoder first, or as many as it takes until that is true."""
         for role in ("decoder", "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
-            self.graph(role)
+            self.graph(role, streams)
             if until():
                 return
 
-    def graph(self, role: str) -> Backend:
+    def graph(self, role: str, streams: int = 1) -> Backend:
         """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use.
 
-        Two graphs may be compiled at once by two threads, one graph by one.
+        It runs so many calls at once, each on its share of the threads. Two graphs may be compiled at once by two
+        threads, one graph by one.
         """
+        key = (role, streams)
         with self._lock:
             self.check_usable()
-            opening = self._opening.setdefault(role, threading.Lock())
+            opening = self._opening.setdefault(key, threading.Lock())
         with opening:
             with self._lock:
                 self.check_usable()
-                if role in self._graphs:
-                    return self._graphs[role]
-            options = BackendOptions(precision=self.precision, threads=self.threads, cache_directory=self._graph_cache)
+                if key in self._graphs:
+                    return self._graphs[key]
+            options = BackendOptions(self.precision, self.threads, self._graph_cache, streams)
             graph = open_backend(self.backend, self._bundle, role, options)
             with self._lock:
                 if not self._closed:
-                    self._graphs[role] = graph
+                    self._graphs[key] = graph
             self.check_usable()
             return graph
 
     def wrap_graph(self, role: str, wrap: Callable[[Backend], Backend]) -> None:
-        """Put something between the session and a graph: calibration records what the graph is given."""
+        """Put something between the session and the graph of single images: calibration records what it is given."""
         wrapped = wrap(self.graph(role))
         with self._lock:
-            self._graphs[role] = wrapped
+            self._graphs[role, 1] = wrapped
 
     def check_usable(self) -> None:
         if os.getpid() != self._pid:

@@ -98,17 +98,18 @@ class Experts:
         """Modality as a decoder is asked about it: a set has used it up."""
         return modality if self._set is None else None
 
-    def warm_up(self, until: Callable[[], bool] | None = None) -> None:
+    def warm_up(self, what: str | None, until: Callable[[], bool] | None) -> None:
         """Compile the graphs of every expert that was opened; with ``until``, of a plain bundle until that is true."""
         self.first.check_usable()
         if until is not None:
             if self._set is None:
-                self.first.warm_up(until)
+                self.first.warm_up(self.first.workers if what == "volume" else 1, until)
             return
         with self._lock:
             engines = list(self._engines.values())
         for engine in engines:
-            engine.warm_up()
+            for streams in sorted({"image": {1}, "volume": {engine.workers}}.get(what or "", {1, engine.workers})):
+                engine.warm_up(streams)
 
     def close(self) -> None:
         """Close all engines; the first one, which may own the cache, last."""

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from runtime._derived import box_quarters, box_stroke, mask_boxes, point_boxes, stroke_points
 from runtime._extra import Extra, extra_arrays
 from runtime.errors import PromptError
-from runtime.manifest import Manifest
+from runtime.manifest import ChainSettings, LoopSettings, Manifest
 from runtime.prompts import PlannedObject
 from runtime.propagate import SlicePrompt
 from runtime.transforms import Frame
@@ -29,6 +29,7 @@ __all__ = [
     "cutting_boxes",
     "modality_index",
     "prompt_arrays",
+    "propagation_settings",
     "slice_arrays",
 ]
 
@@ -340,3 +341,15 @@ def _check_points(points: NDArray[np.float64], labels: NDArray[np.float64], fram
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             msg = f"point {x:g},{y:g} leaves the image: x runs from 0 to {width - 1}, y from 0 to {height - 1}"
             raise PromptError(msg)
+
+
+def propagation_settings(manifest: Manifest, mode: str) -> ChainSettings | LoopSettings:
+    """How the bundle's masks are carried from slice to slice in a mode; PromptError where it has none."""
+    propagation = manifest.propagation
+    if mode == "chain":
+        return propagation.chain
+    if mode == "published" and propagation.published is not None:
+        return propagation.published
+    found = "chain" if propagation.published is None else "chain, published"
+    msg = f"mode {mode!r}: bundle {manifest.name!r} has {found}"
+    raise PromptError(msg)

@@ -5,23 +5,25 @@ Knows views, windows and propagation, and a session only as two callables; holds
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime._ahead import Ahead
+from runtime._beside import Beside
 from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.prompts import PlannedObject
-from runtime.propagate import ObjectPlan, SlicePrompt, other_starts, propagate, slice_order
+from runtime.propagate import ObjectPlan, SlicePrompt, Step, course_of, other_starts, slice_orders
 from runtime.segmentation import ObjectResult
 from runtime.transforms import Frame
 from runtime.types import Embedding, Prediction, SliceResult
@@ -61,6 +63,14 @@ class Progress:
 
 
 _Piece = tuple[NDArray[np.int64], NDArray[np.bool_]]  # box of a mask in the view, and the mask inside it
+
+
+class _Found(NamedTuple):
+    """One decoded slice, and its mask where there is one."""
+
+    position: int
+    result: SliceResult
+    piece: _Piece | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +123,8 @@ class _Route(NamedTuple):
 class VolumeRun:
     """State of one segmentation: what is asked, and the clocks.
 
-    While a slice is decoded, the next one is encoded on another thread; callbacks are called on the caller's.
+    With two workers an object is followed up and down at once; where it is followed one way only, the next slice is
+    encoded while one is decoded. Callbacks are called on the caller's thread.
 
     Attributes
     ----------
@@ -126,6 +137,8 @@ class VolumeRun:
         Whether the decoder reads the embedding of the slice that a mask is from.
     blank : Prediction
         The answer on a slice of one intensity, where there is nothing to find.
+    workers : int
+        How many slices are worked on at once, 1 or 2.
     """
 
     volume: Volume
@@ -137,12 +150,16 @@ class VolumeRun:
     blank: Prediction
     settings: ChainSettings | LoopSettings
     sees_neighbours: bool = False
+    workers: int = 1
     progress: Callable[[Progress], None] | None = None
     cancel: Callable[[], bool] | None = None
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
     _done: int = 0
     _slices: Ahead[_Slice] = field(init=False)
     _used: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _caller: int = field(default_factory=threading.get_ident)
+    _busy: int = 1
     _encode_ms: float = 0.0
     _decode_ms: float = 0.0
 
@@ -156,7 +173,7 @@ class VolumeRun:
         return image if self.window is None else self.window.apply(image)
 
     def _encoded(self, position: int) -> _Slice:
-        """One slice through the encoder, or out of the cache; on any thread, one at a time."""
+        """One slice through the encoder, or out of the cache; on any thread."""
         pixels = self.pixels(position)
         if pixels.min() == pixels.max():
             return _Slice(None, cached=False)
@@ -169,32 +186,42 @@ class VolumeRun:
         """Embedding of a slice; None for a blank one."""
         started = time.perf_counter()
         found = self._slices.get(position)
-        self.timings["encode_ms"] += (time.perf_counter() - started) * 1e3
-        if found.embedding is not None:
-            again = found.cached or position in self._used
-            self.timings["slices_cached" if again else "slices_encoded"] += 1
-            self._used.add(position)
+        with self._lock:
+            self.timings["encode_ms"] += (time.perf_counter() - started) * 1e3
+            if found.embedding is not None:
+                again = found.cached or position in self._used
+                self.timings["slices_cached" if again else "slices_encoded"] += 1
+                self._used.add(position)
         return found.embedding
 
     def decode_slice(self, number: int, route: _Route, position: int, prompt: SlicePrompt) -> Prediction:
         """Decode one prompt of an object on one slice; for one object, the callable that propagation is given."""
-        if self.cancel is not None and self.cancel():
-            msg = "cancelled; nothing was written"
-            raise Cancelled(msg)
+        self._check_cancelled()
         embedding = self._slice(position)
         if embedding is None:
             return self.blank
         before = None
         if self.sees_neighbours and prompt.neighbour is not None:
             before = self._slices.get(prompt.neighbour).embedding  # kept, as a rule: it was decoded before this one
-        if position in route.following and (route.is_sure or self._encode_ms <= _WORTH_A_GUESS * self._decode_ms):
+        if (
+            self._busy < self.workers
+            and position in route.following
+            and (route.is_sure or self._encode_ms <= _WORTH_A_GUESS * self._decode_ms)
+        ):
             self._slices.start(route.following[position])
         started = time.perf_counter()
         prediction = self.decode(embedding, prompt, number, before)
         self._decode_ms = (time.perf_counter() - started) * 1e3
-        self.timings["decode_ms"] += self._decode_ms
-        self.timings["prompts_decoded"] += 1
+        with self._lock:
+            self.timings["decode_ms"] += self._decode_ms
+            self.timings["prompts_decoded"] += 1
         return prediction
+
+    def _check_cancelled(self) -> None:
+        """Ask, where the caller may be asked: on its own thread."""
+        if self.cancel is not None and threading.get_ident() == self._caller and self.cancel():
+            msg = "cancelled; nothing was written"
+            raise Cancelled(msg)
 
     def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller."""
@@ -242,19 +269,49 @@ class VolumeRun:
     ) -> _Followed:
         """Follow one object; trying it ``again`` from another slice does not count as progress."""
         found = _Followed(plan)
-        order = slice_order(plan, self.settings)
-        route = _Route(dict(pairwise(order)), plan.known_extent)
-        decode = partial(self.decode_slice, number, route)
-        for step in propagate(decode, plan, self.frame, self.settings):
-            index = self.view.slice_index(step.slice_index)
-            area = 0 if step.stop else int(step.prediction.areas[0])
-            found.slices.append(SliceResult(index, float(step.prediction.scores[0]), area, step.stop))
-            if area:
-                found.kept[step.slice_index] = _cropped(step.prediction)
+        route = _Route(dict(chain.from_iterable(map(pairwise, slice_orders(plan, self.settings)))), plan.known_extent)
+        course = course_of(partial(self.decode_slice, number, route), plan, self.frame, self.settings)
+        first: Step | None = None
+        last: Step | None = None
+
+        def take(one: _Found) -> None:
+            found.slices.append(one.result)
+            if one.piece is not None:
+                found.kept[one.position] = one.piece
             self._done += not again
             if self.progress is not None:
-                self.progress(Progress(name, index, self._done, total))
+                self.progress(Progress(name, one.result.slice_index, self._done, total))
+
+        for last in course.prompted():
+            first = first or last
+            take(self._found(last))
+        up, down = (map(self._found, walk) for walk in course.walks(first, last))
+        for one in chain(up, down) if self.workers == 1 else self._at_once(up, down):
+            take(one)
         return found
+
+    def _at_once(self, own: Iterator[_Found], other: Iterator[_Found]) -> Iterator[_Found]:
+        """Yield what two walks find, the second of which is on another thread."""
+        self._busy = 2
+        with Beside(other) as beside:
+            for one in own:
+                yield one
+                for more in beside.ready():
+                    self._check_cancelled()
+                    yield more
+                if beside.is_over:
+                    self._busy = 1
+            self._busy = 1
+            for more in beside.rest():
+                self._check_cancelled()
+                yield more
+
+    def _found(self, step: Step) -> _Found:
+        """Keep of a slice what the answer needs, so that its full-size mask can be freed."""
+        area = 0 if step.stop else int(step.prediction.areas[0])
+        index = self.view.slice_index(step.slice_index)
+        result = SliceResult(index, float(step.prediction.scores[0]), area, step.stop)
+        return _Found(step.slice_index, result, _cropped(step.prediction) if area else None)
 
     def _total(self, objects: list[PlannedObject]) -> int | None:
         if not all(one.plan.known_extent for one in objects):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import runtime
 from runtime import _cli_output, _cli_start, _cli_targets, errors
@@ -164,7 +164,7 @@ def _segment(options: argparse.Namespace) -> int:
     clock = _cli_output.Clock()
     given, wanted = _prompts(options), _wanted(options)
     _cli_targets.check_names(wanted)
-    with _cli_start.SessionAhead(partial(_session, options)) as ahead:
+    with _cli_start.SessionAhead(partial(_session, options), _probably(Path(name), options, given)) as ahead:
         result, targets = _segmented(Path(name), options, given, wanted, ahead, clock)
         with clock.stage("write"), _cli_start.without_pydicom():  # loaded by now if anything is DICOM
             written = _cli_targets.write(result, targets)
@@ -174,6 +174,13 @@ def _segment(options: argparse.Namespace) -> int:
     elif not options.quiet:
         print(_cli_output.report(summary))
     return 0
+
+
+def _probably(name: Path, options: argparse.Namespace, given: list[Box | Point]) -> Literal["image", "volume"]:
+    """Guess before the file is read; a wrong guess costs the time of loading a graph in vain."""
+    if options.z_range is not None or any(isinstance(one, Box) and len(one.xyxy) > 4 for one in given):
+        return "volume"
+    return "image" if kind_of(name) in ("raster", "npz") else "volume"
 
 
 def _session(options: argparse.Namespace) -> runtime.Session:

@@ -1,16 +1,16 @@
 """Carrying one object's mask from slice to slice.
 
-A generator of `Step`; it takes a decode callable and knows no session, no cache and no file. Two modes, as
-``docs/bundle-format.md`` section 9 defines them: ``chain``, lite-infer's own, and ``published``, the loop of a
-system's authors. Everything here happens in a `runtime.geometry.PlaneView`: slices are counted in its order and
-boxes are in pixels of its images.
+A course of `Step`: the prompted slices, then two walks away from them, neither of which needs anything of the other. It
+takes a decode callable and knows no session, no cache, no file and no thread. Two modes, as ``docs/bundle-format.md``
+section 9 defines them: ``chain``, lite-infer's own, and ``published``, the loop of a system's authors. Everything here
+happens in a `runtime.geometry.PlaneView`: slices are counted in its order and boxes are in pixels of its images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,17 @@ from runtime.manifest import ChainSettings, LoopSettings
 from runtime.transforms import Frame, resized_label_box
 from runtime.types import Prediction
 
-__all__ = ["Decode", "ObjectPlan", "SlicePrompt", "Step", "other_starts", "propagate", "slice_order"]
+__all__ = [
+    "Course",
+    "Decode",
+    "ObjectPlan",
+    "SlicePrompt",
+    "Step",
+    "course_of",
+    "other_starts",
+    "propagate",
+    "slice_orders",
+]
 
 Xyxy = tuple[float, float, float, float]
 
@@ -103,8 +113,27 @@ Decode = Callable[[int, SlicePrompt], Prediction]
 """Decodes one prompt on one slice, given the slice's position in the view."""
 
 
+class Course(Protocol):
+    """One object slice by slice, in parts. Each slice is decoded once."""
+
+    def prompted(self) -> Iterator[Step]:
+        """Decode the slices that are prompted, and those between them."""
+
+    def walks(self, first: Step | None, last: Step | None) -> tuple[Iterator[Step], Iterator[Step]]:
+        """Go on from the first and the last of those: two iterators that may be used at once, by two threads."""
+
+
+def course_of(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings) -> Course:
+    """Choose how one object is followed; for what is given and raised see `propagate`."""
+    if plan.every_slice:
+        return _EverySlice(decode, plan)
+    if isinstance(settings, LoopSettings):
+        return _Published(decode, plan, frame, settings)
+    return _Chain(decode, plan, frame, settings)
+
+
 def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings) -> Iterator[Step]:
-    """Segment one object slice by slice.
+    """Segment one object slice by slice, one after another.
 
     Parameters
     ----------
@@ -128,26 +157,28 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
     PromptError
         If the published loop is asked for without a 3-D box.
     """
-    if plan.every_slice:
-        yield from _every_slice(decode, plan)
-    elif isinstance(settings, LoopSettings):
-        yield from _published(decode, plan, frame, settings)
-    else:
-        yield from _Chain(decode, plan, frame, settings).steps()
+    course = course_of(decode, plan, frame, settings)
+    first = last = None
+    for last in course.prompted():
+        first = first or last
+        yield last
+    for walk in course.walks(first, last):
+        yield from walk
 
 
-def slice_order(plan: ObjectPlan, settings: ChainSettings | LoopSettings) -> list[int]:
-    """Slices in the order in which `propagate` asks for them unless something stops it."""
+def slice_orders(plan: ObjectPlan, settings: ChainSettings | LoopSettings) -> tuple[range, range]:
+    """Slices in the order in which they are asked for unless something stops it: prompted and up, then down."""
     low, high = plan.extent
     if plan.every_slice:
-        return list(range(low, high + 1))
+        middle = (low + high) // 2
+        return range(low, middle + 1), range(middle + 1, high + 1)
     if isinstance(settings, LoopSettings):
         first = (low + high) // 2
         low += settings.first_slice != "included"
         high -= settings.last_slice != "included"
     else:
         first = min(plan.anchors, default=low)
-    return [*range(first, high + 1), *range(first - 1, low - 1, -1)]
+    return range(first, high + 1), range(first - 1, low - 1, -1)
 
 
 def other_starts(plan: ObjectPlan, starts: int) -> list[ObjectPlan]:
@@ -168,21 +199,20 @@ class _Chain:
     frame: Frame
     settings: ChainSettings
 
-    def steps(self) -> Iterator[Step]:
+    def prompted(self) -> Iterator[Step]:
         anchors = self.plan.anchors
-        first = last = None
+        if not anchors:
+            msg = "an object without a prompt; give a box or a point"
+            raise PromptError(msg)
         for low, high in zip(anchors, (*anchors[1:], *anchors[-1:]), strict=True):
             for index in range(low, max(high, low + 1)):
                 step = Step(index, self._decode(index, self._anchor_box(index, low, high), None))
                 if index in (anchors[0], anchors[-1]) and self._lost(step.prediction):
                     step = step._replace(stop="empty")
-                first, last = first or step, step
                 yield step
-        if first is None or last is None:
-            msg = "an object without a prompt; give a box or a point"
-            raise PromptError(msg)
-        yield from self._walk(last, 1)
-        yield from self._walk(first, -1)
+
+    def walks(self, first: Step | None, last: Step | None) -> tuple[Iterator[Step], Iterator[Step]]:
+        return self._walk(last, 1), self._walk(first, -1)
 
     def _anchor_box(self, index: int, low: int, high: int) -> Xyxy | None:
         """Box of a slice between two prompted ones: linear in the slice index."""
@@ -193,10 +223,10 @@ class _Chain:
         x0, y0, x1, y1 = (a + (b - a) * share for a, b in ends)
         return (x0, y0, x1, y1)
 
-    def _walk(self, start: Step, direction: int) -> Iterator[Step]:
-        previous = start.prediction
-        if self._lost(previous):
+    def _walk(self, start: Step | None, direction: int) -> Iterator[Step]:
+        if start is None or self._lost(start.prediction):
             return
+        previous = start.prediction
         box = self._next_box(previous, self.plan.boxes.get(start.slice_index))
         bound = self.plan.extent[1] if direction > 0 else self.plan.extent[0]
         for index in range(start.slice_index + direction, bound + direction, direction):
@@ -259,56 +289,80 @@ class _Chain:
         return prediction if self.plan.limit is None else cut_to_boxes(prediction, [self.plan.limit])
 
 
-def _every_slice(decode: Decode, plan: ObjectPlan) -> Iterator[Step]:
-    """Decode each slice without a prompt and without its neighbours."""
-    low, high = plan.extent
-    for index in range(low, high + 1):
-        prediction = decode(index, SlicePrompt(None, np.zeros((0, 2), np.float32), np.zeros(0, np.float32)))
-        yield Step(index, prediction if plan.limit is None else cut_to_boxes(prediction, [plan.limit]))
+@dataclass(frozen=True, slots=True)
+class _EverySlice:
+    """Each slice without a prompt and without its neighbours, for bundles that find the object themselves."""
+
+    decode: Decode
+    plan: ObjectPlan
+
+    def prompted(self) -> Iterator[Step]:
+        return iter(())
+
+    def walks(self, first: Step | None, last: Step | None) -> tuple[Iterator[Step], Iterator[Step]]:
+        del first, last  # there are none
+        low, high = self.plan.extent
+        middle = (low + high) // 2
+        return self._slices(range(low, middle + 1)), self._slices(range(middle + 1, high + 1))
+
+    def _slices(self, order: range) -> Iterator[Step]:
+        limit = self.plan.limit
+        for index in order:
+            prediction = self.decode(index, SlicePrompt(None, np.zeros((0, 2), np.float32), np.zeros(0, np.float32)))
+            yield Step(index, prediction if limit is None else cut_to_boxes(prediction, [limit]))
 
 
-def _published(decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSettings) -> Iterator[Step]:
+class _Published:
     """The loop of the system's authors; facts in the manifest, parity tested against their own runs."""
-    if plan.limit is None:
-        msg = "the published propagation starts from a 3-D box; give six numbers x0,y0,z0,x1,y1,z1"
-        raise PromptError(msg)
-    given = frame.boxes_to_input(np.array([plan.limit]))[0]
-    given_down = frame.boxes_to_input(np.array([plan.limit]), rounded=settings.fallback_down == "rounded")[0]
 
-    def follow(neighbour: Prediction | None, fallback: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __init__(self, decode: Decode, plan: ObjectPlan, frame: Frame, settings: LoopSettings) -> None:
+        if plan.limit is None:
+            msg = "the published propagation starts from a 3-D box; give six numbers x0,y0,z0,x1,y1,z1"
+            raise PromptError(msg)
+        self._decode = decode
+        self._label = plan.label
+        self._limit = np.array(plan.limit, np.float64)
+        self._frame = frame
+        self._settings = settings
+        self._given = frame.boxes_to_input(self._limit[np.newaxis])[0]
+        rounded = settings.fallback_down == "rounded"
+        self._given_down = frame.boxes_to_input(self._limit[np.newaxis], rounded=rounded)[0]
+        self._up, self._down = slice_orders(plan, settings)
+
+    def prompted(self) -> Iterator[Step]:
+        for index in self._up[:1]:
+            yield self._step(index, self._given, None)
+
+    def walks(self, first: Step | None, last: Step | None) -> tuple[Iterator[Step], Iterator[Step]]:
+        del last  # the same
+        start = None if first is None else first.prediction
+        return self._walk(self._up[1:], start, self._given), self._walk(self._down, start, self._given_down)
+
+    def _walk(self, order: range, previous: Prediction | None, fallback: NDArray[np.float32]) -> Iterator[Step]:
+        for index in order:
+            step = self._step(index, self._follow(previous, fallback), previous)
+            previous = step.prediction
+            yield step
+
+    def _step(self, index: int, box: NDArray[np.float32], neighbour: Prediction | None) -> Step:
+        none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+        return Step(index, self._decode(index, SlicePrompt(box, *none, image_box=self._around(neighbour))))
+
+    def _follow(self, neighbour: Prediction | None, fallback: NDArray[np.float32]) -> NDArray[np.float32]:
         if neighbour is None or not neighbour.areas[0]:
             return fallback
-        if settings.box_from == "mask":
-            tight: NDArray[np.float32] = frame.boxes_to_input(neighbour.boxes)[0]
+        if self._settings.box_from == "mask":
+            tight: NDArray[np.float32] = self._frame.boxes_to_input(neighbour.boxes)[0]
             return tight
-        box = resized_label_box(neighbour.masks[0], plan.label, settings.label_dtype, settings.margin_px, frame)
+        settings = self._settings
+        box = resized_label_box(neighbour.masks[0], self._label, settings.label_dtype, settings.margin_px, self._frame)
         return fallback if box is None else box
 
-    def around(neighbour: Prediction | None) -> NDArray[np.float64]:
+    def _around(self, neighbour: Prediction | None) -> NDArray[np.float64]:
         """Box in pixels of the view, where crops are cut."""
         if neighbour is None or not neighbour.areas[0]:
-            return np.array(plan.limit, np.float64)
-        margin = settings.crop_margin_px
-        height, width = frame.original_size
+            return self._limit
+        margin = self._settings.crop_margin_px
+        height, width = self._frame.original_size
         low, high = neighbour.boxes[0, :2] - margin, neighbour.boxes[0, 2:] + margin
         return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])]).astype(np.float64)
-
-    def prompt(box: NDArray[np.float32], neighbour: Prediction | None) -> SlicePrompt:
-        return SlicePrompt(box, *none, image_box=around(neighbour))
-
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-    low, high = plan.extent
-    middle = (low + high) // 2
-    top = high if settings.last_slice == "included" else high - 1
-    bottom = low if settings.first_slice == "included" else low + 1
-    start: Prediction | None = None
-    previous: Prediction | None = None
-    for index in range(middle, top + 1):
-        box = given if index == middle else follow(previous, given)
-        previous = decode(index, prompt(box, previous))
-        start = start or previous
-        yield Step(index, previous)
-    previous = start
-    for index in range(middle - 1, bottom - 1, -1):
-        previous = decode(index, prompt(follow(previous, given_down), previous))
-        yield Step(index, previous)

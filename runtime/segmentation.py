@@ -304,5 +304,5 @@ def build_label_map(
     label_map = np.zeros(shape, dtype=dtype, order="F")
     ordered = sorted(objects, key=lambda one: one.label, reverse=overlap == "first")
     for one in ordered:
-        label_map[one.region][one.crop] = one.label
+        np.copyto(label_map[one.region], one.label, where=one.crop, casting="unsafe")
     return label_map

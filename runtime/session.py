@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from runtime.cache import EmbeddingCache
 from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
-from runtime.manifest import ChainSettings, LoopSettings, Manifest
+from runtime.manifest import Manifest
 from runtime.prompts import plan_every_slice, plan_objects
 from runtime.propagate import SlicePrompt
 from runtime.segmentation import Segmentation, build_label_map, check_overlap
@@ -135,11 +136,15 @@ class Session:
         """Free the graphs. Closing twice is harmless; any other use of a closed session is an error."""
         self._experts.close()
 
-    def warm_up(self, *, until: Callable[[], bool] | None = None) -> None:
-        """Load all graphs now rather than on first use, for example while a window opens; of a set those in use.
+    def warm_up(
+        self, what: Literal["image", "volume"] | None = None, *, until: Callable[[], bool] | None = None
+    ) -> None:
+        """Load the graphs now rather than on first use, for example while a window opens; of a set those in use.
 
         Parameters
         ----------
+        what : {"image", "volume"}, optional
+            What is going to be segmented; volumes have graphs of their own, for two slices at once. Default: both.
         until : callable, optional
             Asked after every graph; a true answer leaves the others to their first use. The decoder, which every
             segmentation needs, comes first. Of a set, which does not know its image yet, no graph is loaded then.
@@ -149,7 +154,7 @@ class Session:
         InferenceError
             If a graph does not compile.
         """
-        self._experts.warm_up(until)
+        self._experts.warm_up(what, until)
 
     def encode(
         self,
@@ -358,19 +363,22 @@ class Session:
         frame = frame_of(self.manifest, view.shape[:2])
         size_to_evaluate(self.manifest, frame)
 
+        workers = engine.workers if view.shape[2] > 1 else 1
+
         def decode(embedding: Embedding, prompt: SlicePrompt, number: int, before: Embedding | None) -> Prediction:
             own = {name: rows[number : number + 1] for name, rows in beside.items()}
-            return engine.decode_slice(embedding, prompt, chosen, own, before)
+            return engine.decode_slice(embedding, prompt, chosen, own, before, workers)
 
         run = VolumeRun(
             volume=volume,
             view=view,
             frame=frame,
             window=choose_window(volume, window),
-            encode=engine.encode,
+            encode=partial(engine.encode, streams=workers),
             decode=decode,
             blank=_decoding.blank(self.manifest, frame),
-            settings=self._settings(mode),
+            settings=_prompt_arrays.propagation_settings(self.manifest, mode),
+            workers=workers,
             sees_neighbours=mode == "chain" and self.manifest.prompts.sees_neighbours,
             progress=progress,
             cancel=cancel,
@@ -395,13 +403,3 @@ class Session:
             prompts=tuple(wanted),
             volume=volume,
         )
-
-    def _settings(self, mode: str) -> ChainSettings | LoopSettings:
-        propagation = self.manifest.propagation
-        if mode == "chain":
-            return propagation.chain
-        if mode == "published" and propagation.published is not None:
-            return propagation.published
-        found = "chain" if propagation.published is None else "chain, published"
-        msg = f"mode {mode!r}: bundle {self.manifest.name!r} has {found}"
-        raise PromptError(msg)

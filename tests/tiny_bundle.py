@@ -301,8 +301,8 @@ def disc(size: tuple[int, int] = (48, 64), centre: tuple[float, float] = (20, 30
 
 
 def open_session(bundle: Path, **options: Any) -> Session:
-    """A session on ONNX Runtime, which starts in milliseconds, with one thread."""
-    return Session(bundle, **{"backend": "onnxruntime", "threads": 1, **options})
+    """A session on ONNX Runtime, which starts in milliseconds, with two threads: two slices at once."""
+    return Session(bundle, **{"backend": "onnxruntime", "threads": 2, **options})
 
 
 __all__ = [

@@ -74,19 +74,23 @@ class BackendOptions:
     precision : str
         ``fp32``, ``bf16``, ``fp16`` or ``int8``; the last says that the graph itself is quantised.
     threads : int
-        Threads that one call may use; by default one for each physical core that this process may use.
+        Threads for all calls; by default one for each physical core that this process may use.
+    streams : int
+        Calls that may run at once, from several threads, each on its share of the threads.
     cache_directory : Path or None
         Where compiled graphs are kept for the next start; None keeps none.
 
     Raises
     ------
     BackendError
-        If the precision is unknown or the number of threads is not between 1 and `MAX_THREADS`.
+        If the precision is unknown, the number of threads is not between 1 and `MAX_THREADS`, or that of streams not
+        between 1 and that of threads.
     """
 
     precision: str = "fp32"
     threads: int = field(default_factory=default_threads)
     cache_directory: Path | None = None
+    streams: int = 1
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -98,6 +102,9 @@ class BackendOptions:
             raise BackendError(msg)
         if not 1 <= self.threads <= MAX_THREADS:
             msg = f"threads {self.threads}; wanted 1 to {MAX_THREADS}"
+            raise BackendError(msg)
+        if not 1 <= self.streams <= self.threads:
+            msg = f"streams {self.streams}; wanted 1 to {self.threads}, a thread for each"
             raise BackendError(msg)
 
 

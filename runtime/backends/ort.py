@@ -124,7 +124,7 @@ class OrtBackend:
         onnxruntime = _import_onnxruntime()
         self._graph = path.name
         self._foreign = _foreign()
-        settings = _settings(onnxruntime, options.threads)
+        settings = _settings(onnxruntime, options.threads // options.streams)
         try:
             session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
             self.io_spec = IoSpec(

@@ -254,7 +254,8 @@ class OpenVinoBackend:
     Notes
     -----
     ``run`` takes an idle inference request, or makes one, so that threads do not disturb each other; OpenVINO itself
-    lets one of them compute at a time. Its threads are not pinned: a desktop has other work for its cores.
+    lets as many of them compute at a time as there are streams. Its threads are not pinned: a desktop has other work
+    for its cores.
     """
 
     name = "openvino"
@@ -269,7 +270,7 @@ class OpenVinoBackend:
         try:
             compiled = _compiled(_core(), str(path), _properties(options), self.cache_directory)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+            self.threads = max(1, int(compiled.get_property("INFERENCE_NUM_THREADS")) // options.streams)
             self.io_spec = IoSpec(
                 inputs=tuple(_tensor_spec(port) for port in compiled.inputs),
                 outputs=tuple(_tensor_spec(port) for port in compiled.outputs),
@@ -342,7 +343,7 @@ def _properties(options: BackendOptions) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[options.precision],  # never left to OpenVINO: it prefers bf16
         "INFERENCE_NUM_THREADS": options.threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": options.streams,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from phantoms import answer_of
 from published import manifest
 
 from runtime.manifest import ChainSettings, LoopSettings
-from runtime.propagate import ObjectPlan, SlicePrompt, propagate, slice_order
+from runtime.propagate import ObjectPlan, SlicePrompt, course_of, propagate, slice_orders
 from runtime.transforms import frame_of
 from runtime.types import Prediction
 
@@ -82,7 +83,7 @@ def test_each_slice_is_decoded_once_and_every_box_stays_inside(
     first, last = plan.extent
     assert [step.slice_index for step in steps] == asked
     assert len(set(asked)) == len(asked)
-    assert [index for index in slice_order(plan, settings) if index in asked] == asked
+    assert [index for order in slice_orders(plan, settings) for index in order if index in asked] == asked
     assert all(first <= index <= last for index in asked)
     assert sorted(asked) == list(range(min(asked), max(asked) + 1)), "no slice is left out"
     assert set(plan.anchors) <= set(asked)
@@ -112,6 +113,30 @@ def test_a_stop_is_the_last_step_of_its_direction(plan: ObjectPlan, settings: Ch
         assert step.stop in (None, "empty", "score", "overlap", "area")
         assert step.stop != "empty" or not step.prediction.areas[0]
         assert plan.known_extent or step.stop or step.prediction.areas[0] or low < step.slice_index < high
+
+
+@given(plans(), chains, st.integers(0, 10**6), st.randoms(use_true_random=False))
+def test_the_walks_need_nothing_of_each_other(
+    plan: ObjectPlan, settings: ChainSettings, seed: int, turns: random.Random
+) -> None:
+    def decode(index: int, prompt: SlicePrompt) -> Prediction:
+        return answer(seed + (0 if prompt.box is None else int(prompt.box.sum())), index)
+
+    course = course_of(decode, plan, FRAME, settings)
+    steps = list(course.prompted())
+    walks = list(course.walks(steps[0], steps[-1]))
+    while walks:
+        walk = turns.choice(walks)
+        step = next(walk, None)
+        if step is None:
+            walks.remove(walk)
+        else:
+            steps.append(step)
+    expected = {step.slice_index: step for step in propagate(decode, plan, FRAME, settings)}
+    assert sorted(step.slice_index for step in steps) == sorted(expected)
+    for step in steps:
+        assert step.stop == expected[step.slice_index].stop
+        np.testing.assert_array_equal(step.prediction.masks, expected[step.slice_index].prediction.masks)
 
 
 def mirrored(plan: ObjectPlan, depth: int) -> ObjectPlan:

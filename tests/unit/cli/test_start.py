@@ -19,8 +19,8 @@ class _Session:
         self.done: list[str] = []
         self.may_go_on = threading.Event()
 
-    def warm_up(self, *, until: Any) -> None:
-        self.done.append("decoder")
+    def warm_up(self, what: str, *, until: Any) -> None:
+        self.done.append(f"decoder for {what}")
         self.may_go_on.wait(10)
         if not until():
             self.done.append("encoder")
@@ -31,10 +31,10 @@ class _Session:
 
 def test_the_session_is_handed_over_before_its_graphs_are_loaded_and_the_rest_is_left_to_who_asks() -> None:
     opened = _Session()
-    with SessionAhead(lambda: opened) as ahead:  # type: ignore[arg-type, return-value]
+    with SessionAhead(lambda: opened, "image") as ahead:  # type: ignore[arg-type, return-value]
         assert ahead.result() is opened  # type: ignore[comparison-overlap]
         opened.may_go_on.set()
-    assert opened.done == ["decoder", "closed"]
+    assert opened.done == ["decoder for image", "closed"]
 
 
 def test_what_keeps_a_session_from_opening_is_raised_to_who_asks() -> None:

@@ -88,11 +88,11 @@ def test_many_threads_share_a_session(bundle: Path) -> None:
 
 
 def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    roles: list[str] = []
+    roles: list[tuple[str, int]] = []
     original = engine_module.open_backend
 
     def counted(name: str, found: Any, role: str, options: Any) -> Any:
-        roles.append(role)
+        roles.append((role, options.streams))
         return original(name, found, role, options)
 
     monkeypatch.setattr(engine_module, "open_backend", counted)
@@ -100,10 +100,28 @@ def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, monkeypatch: pyte
         assert roles == []
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda _: session.encode(disc()[0]), range(6)))
-        assert roles == ["encoder"]
+        assert roles == [("encoder", 1)]
+        session.warm_up("image")
+        assert roles == [("encoder", 1), ("decoder", 1)]
+        session.segment(scene_volume(), box=BOX)
+        session.warm_up("volume")
         session.warm_up()
+    assert sorted(roles) == [("decoder", 1), ("decoder", 2), ("encoder", 1), ("encoder", 2)]
+
+
+def test_one_thread_has_one_set_of_graphs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, int]] = []
+    original = engine_module.open_backend
+
+    def counted(name: str, found: Any, role: str, options: Any) -> Any:
+        opened.append((role, options.streams))
+        return original(name, found, role, options)
+
+    monkeypatch.setattr(engine_module, "open_backend", counted)
+    with open_session(bundle, cache=False, threads=1) as session:
         session.warm_up()
-    assert roles == ["encoder", "decoder"]
+        session.segment(scene_volume(), box=BOX)
+    assert opened == [("decoder", 1), ("encoder", 1)]
 
 
 def _in_child(session: Session, queue: Any) -> None:

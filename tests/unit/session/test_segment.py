@@ -27,7 +27,6 @@ from tiny_bundle import (
 )
 
 from runtime import Session
-from runtime._ahead import Ahead
 from runtime._engine import Engine
 from runtime.errors import (
     ImageError,
@@ -296,25 +295,29 @@ def test_timings_add_up(session: Session) -> None:
     assert 0 < parts <= timings["total_ms"]
 
 
-def test_the_next_slice_is_encoded_while_one_is_decoded_and_nothing_else_changes(
+def test_two_slices_are_worked_on_at_once_and_nothing_else_changes(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
     original = Engine.encode
 
-    def recorded(self: Engine, pixels: NDArray[np.uint8]) -> Any:
+    def recorded(self: Engine, pixels: NDArray[np.uint8], streams: int = 1) -> Any:
         threads.append(threading.current_thread().name)
-        return original(self, pixels)
+        return original(self, pixels, streams)
 
     monkeypatch.setattr(Engine, "encode", recorded)
-    with open_session(bundle, cache=False) as fresh:
-        result = fresh.segment(scene_volume(), box=BOX)
-    assert "lite-infer encoder" in threads
-    monkeypatch.setattr(Ahead, "start", lambda self, position: None)
-    threads.clear()
-    with open_session(bundle, cache=False) as fresh:
-        alone = fresh.segment(scene_volume(), box=BOX)
-    assert "lite-infer encoder" not in threads
-    np.testing.assert_array_equal(result.label_map, alone.label_map)
-    assert [one.area for one in result.objects[0].slices] == [one.area for one in alone.objects[0].slices]
-    assert result.timings["slices_encoded"] == alone.timings["slices_encoded"]
+    volume = scene_volume()
+    one_way = {"box": (*BOX[:2], *BOX[3:5]), "slice_index": BOX[2], "z_range": (BOX[2], BOX[5])}
+    prompts: list[dict[str, Any]] = [{"box": BOX}, one_way]
+    for prompt, name in zip(prompts, ("lite-infer walk", "lite-infer encoder"), strict=True):
+        results = []
+        for count, expected in ((2, True), (1, False)):
+            threads.clear()
+            with open_session(bundle, cache=False, threads=count) as fresh:
+                results.append(fresh.segment(volume, **prompt))
+            assert (name in threads) == expected
+            assert expected or set(threads) == {"MainThread"}
+        both, alone = results
+        np.testing.assert_array_equal(both.label_map, alone.label_map)
+        assert [str(one) for one in both.objects[0].slices] == [str(one) for one in alone.objects[0].slices]
+        assert both.timings["slices_encoded"] == alone.timings["slices_encoded"]
