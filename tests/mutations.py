@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import random
 import re
 import struct
@@ -138,8 +139,8 @@ def _zip_edited(rng: random.Random, data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
-        return _edited(rng, data)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError):
+        return _edited(rng, data)  # damaged before
     if not members:
         return _edited(rng, data)
     chosen = rng.randrange(len(members))

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from fuzz_coverage import arcs_of
+from fuzz_seeds import seed
+from mutations import mutated
 
 pytest.importorskip("resource", reason="limits of memory and time are those of Unix")
 BRANCHES = """\
@@ -72,10 +74,17 @@ def test_a_corpus_keeps_what_takes_a_new_way_and_damages_it_further() -> None:
     assert damaged(rng, new) != new
 
 
-def test_an_image_starts_the_campaign_whatever_its_reader_makes_of_it_and_guides_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.zip", "3D.npz", "x.png", "x.nii.gz"])
+def test_what_was_damaged_can_be_damaged_again(name: str) -> None:
+    for number in range(20):
+        rng, data = random.Random(number), seed(name)
+        for _ in range(20):
+            data = mutated(rng, data)
+
+
+def test_what_takes_a_new_way_joins_the_corpus_of_the_campaign(tmp_path: Path) -> None:
     from fuzz_campaign import Corpus, attempt
     from fuzz_oracle import Case
-    from fuzz_seeds import seed
 
     corpus = Corpus([Case({"x.nrrd": seed("x.nrrd")}, "x.nrrd")], [Case({"x.nrrd": b""}, "x.nrrd")])
     for number in range(20):
