@@ -6,7 +6,7 @@
 
 #include "encoder_input.hpp"
 #include "half.hpp"
-#include "int8_units.hpp"
+#include "units.hpp"
 #include "logits_to_masks.hpp"
 #include "mask_box.hpp"
 #include "resize_logits.hpp"
@@ -47,6 +47,6 @@ PYBIND11_MODULE(_kernels, module, py::mod_gil_not_used()) {
     module.def("half_to_float", &lite_infer::half_to_float, py::arg("bits").noconvert());
     module.def("float_to_half", &lite_infer::float_to_half, py::arg("values").noconvert());
     module.def("int8_units", &lite_infer::int8_units);
-    module.def("has_amx_bf16", &lite_infer::has_amx_bf16);
+    module.def("bf16_unit", &lite_infer::bf16_unit);
     module.def("mask_box", &lite_infer::mask_box, py::arg("mask").noconvert());
 }

@@ -51,9 +51,8 @@ class Session:
     backend : {"auto", "openvino", "onnxruntime"}
         Inference engine. ``auto`` takes OpenVINO where it is installed and the bundle has a graph for it.
     precision : {"auto", "fp32", "bf16", "fp16", "int8"}
-        Inference precision. ``auto`` takes bfloat16 where the CPU computes it natively, the bundle's INT8 graphs
-        where it says that they are faster on this engine and CPU, else float32;
-        ``int8`` takes the bundle's INT8 graphs.
+        Inference precision. ``auto`` takes the bundle's INT8 graphs where it says that they are faster on this engine
+        and CPU, else bfloat16 where the CPU has a unit for it, else float32.
     threads : int, optional
         Threads of the inference engine. Default: the physical cores this process may use.
     cache : bool or EmbeddingCache

@@ -43,7 +43,7 @@ def kernel_calls(given: dict[str, NDArray[Any]]) -> dict[str, Callable[[], Any]]
         "half_to_float": lambda: native.half_to_float(given["halves"]),
         "float_to_half": lambda: native.float_to_half(logits),
         "int8_units": native.int8_units,
-        "has_amx_bf16": native.has_amx_bf16,
+        "bf16_unit": native.bf16_unit,
     }
     exported = {name for name in dir(native) if not name.startswith("_")}
     assert exported == set(calls), f"calls of kernels: {sorted(calls)}, but exported are {sorted(exported)}"

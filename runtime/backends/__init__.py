@@ -127,8 +127,9 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     Parameters
     ----------
     requested : str
-        ``auto``: ``bf16`` where OpenVINO runs it on a matrix unit (AMX); else ``int8`` where the bundle says that its
-        INT8 graphs were faster on this engine with the 8-bit products that this CPU has; else ``fp32``. ``fp32``,
+        ``auto``: ``int8`` where the bundle says that its INT8 graphs, whose masks were held against float32's, were
+        faster on this engine with the 8-bit products that this CPU has; else ``bf16`` where OpenVINO runs it on a unit
+        made for it (AMX, or AVX512-BF16 of AMD); else ``fp32``. ``fp32``,
         ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs. A decoder that is a function of position
         computes positions, of which half precision loses all but the first digits: ``fp32`` alone.
     backend : str
@@ -191,12 +192,12 @@ def _openvino_precision(requested: str, bundle: Bundle, cache_directory: Path | 
             msg = "this CPU has no fp16 arithmetic that OpenVINO uses; choose precision 'fp32' or 'auto'"
             raise BackendError(msg)
         return requested
+    if requested == "auto" and _int8_pays("openvino", bundle):
+        return "int8"
     probe_directory = None if cache_directory is None else cache_directory / "bf16_probe"
     native = ov.has_native_bf16(probe_directory)
     if requested == "auto":
-        if native:
-            return "bf16"
-        return "int8" if _int8_pays("openvino", bundle) else "fp32"
+        return "bf16" if native else "fp32"
     if not native:
         _log.warning("bf16 has no fast unit on this CPU and may be many times slower than fp32; 'auto' avoids that")
     return requested

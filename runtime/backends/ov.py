@@ -149,11 +149,11 @@ def _capabilities(core: Any) -> frozenset[str]:
 
 
 def has_native_bf16(cache_directory: Path | None = None) -> bool:
-    """Tell whether bfloat16 is faster than float32 here: whether OpenVINO runs it on the matrix unit (AMX).
+    """Tell whether bfloat16 is faster than float32 here: whether OpenVINO runs it on a unit that is made for it.
 
-    Compiles a matrix product in bfloat16 and looks which kernel was chosen, so that every limit counts: the CPU, the
-    operating system and ``ONEDNN_MAX_CPU_ISA``. A CPU without that unit is not asked. AVX512-BF16 alone does not count,
-    because OpenVINO's bfloat16 kernels for it were slower than its float32 ones (measured with AMX masked out).
+    That is the matrix unit (AMX), or AVX512-BF16 of AMD; Intel's alone was slower than float32 (measured with AMX
+    masked out). Compiles a matrix product in bfloat16 and looks which kernel was chosen, so that every limit counts:
+    the CPU, the operating system and ``ONEDNN_MAX_CPU_ISA``. A CPU without such a unit is not asked.
 
     Parameters
     ----------
@@ -170,7 +170,8 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     BackendUnavailable
         If OpenVINO is not installed or does not load.
     """
-    if not native_kernels().has_amx_bf16():  # saves the question on most computers
+    unit = native_kernels().bf16_unit()
+    if not unit:  # saves the question on most computers
         return False
     openvino = _import_openvino()
     core = _core()
@@ -191,7 +192,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     except _foreign() as error:
         _log.debug("bf16 does not compile here: %s", _reason(error))
         return False
-    return any("amx" in kernel and "bf16" in kernel for kernel in kernels)
+    return any(unit in kernel and "bf16" in kernel for kernel in kernels)
 
 
 def _reason(error: BaseException) -> str:

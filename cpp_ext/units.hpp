@@ -1,4 +1,5 @@
-// What the CPU has for 8-bit and bfloat16 products, in silicon and enabled by the operating system; reads no array and keeps no state.
+// What the CPU has for 8-bit and bfloat16 products, in silicon and enabled by the operating system; reads no array and
+// keeps no state.
 #pragma once
 
 #include <cstdint>
@@ -77,15 +78,22 @@ inline std::vector<std::string> int8_units() {
     return found;
 }
 
-// Whether there is a matrix unit for bfloat16 whose tiles the operating system saves.
-inline bool has_amx_bf16() {
-    constexpr std::uint64_t tiles = 0x60000;
-    return (cpuid(7, 0).edx >> 22 & 1) != 0 && (saved_states() & tiles) == tiles;
+// What multiplies bfloat16 faster than float32: amx, or avx512_bf16 where AMD made it; empty where nothing does.
+inline std::string bf16_unit() {
+    constexpr std::uint64_t avx512 = 0xE6, tiles = 0x60000;
+    const std::uint64_t states = saved_states();
+    const CpuidRegisters maker = cpuid(0, 0), extended = cpuid(7, 0);
+    if ((extended.edx >> 22 & 1) != 0 && (states & tiles) == tiles) {
+        return "amx";
+    }
+    const bool is_amd = maker.ebx == 0x68747541 && maker.edx == 0x69746e65 && maker.ecx == 0x444d4163;  // AuthenticAMD
+    const bool has_avx512_bf16 = extended.eax >= 1 && (cpuid(7, 1).eax >> 5 & 1) != 0 && (states & avx512) == avx512;
+    return is_amd && has_avx512_bf16 ? "avx512_bf16" : "";
 }
 
 #else
 
-inline bool has_amx_bf16() { return false; }
+inline std::string bf16_unit() { return {}; }
 
 // Name as Linux writes it: asimddp, the dot products of ARM.
 inline std::vector<std::string> int8_units() {
