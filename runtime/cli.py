@@ -164,7 +164,7 @@ def _segment(options: argparse.Namespace) -> int:
     clock = _cli_output.Clock()
     given, wanted = _prompts(options), _wanted(options)
     _cli_targets.check_names(wanted)
-    with _cli_start.SessionAhead(partial(_session, options), _probably(Path(name), options, given)) as ahead:
+    with _cli_start.SessionAhead(partial(_session, options), _probably(Path(name))) as ahead:
         result, targets = _segmented(Path(name), options, given, wanted, ahead, clock)
         with clock.stage("write"), _cli_start.without_pydicom():  # loaded by now if anything is DICOM
             written = _cli_targets.write(result, targets)
@@ -176,11 +176,10 @@ def _segment(options: argparse.Namespace) -> int:
     return 0
 
 
-def _probably(name: Path, options: argparse.Namespace, given: list[Box | Point]) -> Literal["image", "volume"]:
+def _probably(name: Path) -> Literal["image", "volume"]:
     """Guess before the file is read; a wrong guess costs the time of loading a graph in vain."""
-    if options.z_range is not None or any(isinstance(one, Box) and len(one.xyxy) > 4 for one in given):
-        return "volume"
-    return "image" if kind_of(name) in ("raster", "npz") else "volume"
+    kind = kind_of(name)
+    return "image" if kind == "raster" or (kind == "npz" and name.name[:2].upper() == "2D") else "volume"
 
 
 def _session(options: argparse.Namespace) -> runtime.Session:
