@@ -366,7 +366,7 @@ def _cache(arguments: list[str]) -> int:
     parser.add_argument("action", choices=("info", "clear"))
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments or ["--help"])
     graphs = cache_directory() / "graphs"
     with runtime.EmbeddingCache() as cache:
         if options.action == "clear":

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_bundle import BOX, SCENE_SHAPE, scene_pixels
 
 import runtime
-from runtime import errors
+from runtime import cli, errors
 from runtime.command import EXIT_CODES
 
 SOLID = ",".join(map(str, BOX))
@@ -352,13 +352,19 @@ def test_every_error_of_the_tree_has_an_exit_code() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("cache",), "the following arguments are required: action"),
+        (("cache", "--json"), "the following arguments are required: action"),
         (("cache", "burn"), "argument action: invalid choice: 'burn'"),
         (("demo", "--box", "1,2,3,4"), "unrecognized arguments: --box"),
     ],
 )
 def test_other_commands_refuse_bad_words_in_one_line(run: Runner, words: tuple[str, ...], text: str) -> None:
     assert_refused(run(*words), 2, text)
+
+
+def test_a_command_without_its_action_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["cache"])
+    assert "usage: lite-infer cache" in capsys.readouterr().out
 
 
 def test_a_reader_that_goes_away_is_no_traceback(models: Path, tmp_path: Path) -> None:
