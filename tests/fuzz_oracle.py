@@ -1,4 +1,4 @@
-"""What fuzzing asks of an input: it may only be read or refused, in one line, soon and in little memory."""
+"""What fuzzing asks of an input: it may only be read or refused, in one line, soon, in little memory and silently."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_case(case: Case, folder: Path, how: How) -> None:
         (folder / name).write_bytes(data)
     allowed = MAX_GROWTH + sum(len(data) * (1040 if data.startswith(_PACKED) else 40) for data in case.files.values())
     memory, began = _most_memory(), time.process_time()
-    with _errors_checked():
+    with _warnings_checked(), _errors_checked():
         if case.opened == MANIFEST:
             parse_manifest(case.files[MANIFEST])
         elif how.described:
@@ -80,6 +81,18 @@ def _errors_checked() -> Iterator[None]:
         if "not enough memory" in str(error):
             msg = f"asked for more than {MAX_ADDRESSES >> 30} GiB"
             raise AssertionError(msg) from error
+
+
+@contextlib.contextmanager
+def _warnings_checked() -> Iterator[None]:
+    """Warnings of numpy and other libraries, which say nothing to a user, are findings."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    shown = [one for one in told if not issubclass(one.category, (DeprecationWarning, PendingDeprecationWarning))]
+    if shown:
+        msg = f"warned: {shown[0].category.__name__}: {shown[0].message} ({shown[0].filename}:{shown[0].lineno})"
+        raise AssertionError(msg)
 
 
 def _most_memory() -> int:

@@ -309,5 +309,6 @@ def _interpreted(dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     if "ModalityLUTSequence" in dataset:
         return np.asarray(apply_modality_lut(pixels, dataset))
     if pixels.dtype == np.float64:
-        return pixels.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are data here
+            return pixels.astype(np.float32)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -108,7 +108,8 @@ def _usable_forms(header: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.f
             forms.append(None)
             continue
         try:
-            matrix = np.array(getattr(header, f"get_{name}")(), dtype=np.float64)
+            with np.errstate(all="ignore"):  # what is not finite is found below
+                matrix = np.array(getattr(header, f"get_{name}")(), dtype=np.float64)
         except (ValueError, ArithmeticError):  # a quaternion longer than 1
             forms.append(None)
             continue

@@ -154,7 +154,10 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> 
         stream.read(1)  # reaching the end checks the CRC
     array = flat.view(dtype).reshape(shape, order="F" if fortran else "C")
     array = array.astype(np.uint8) if dtype.kind == "b" else array.astype(dtype.newbyteorder("="), copy=False)
-    return array.astype(np.float32) if array.dtype == np.float64 and name == "imgs" else array
+    if array.dtype != np.float64 or name != "imgs":
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are data here
+        return array.astype(np.float32)
 
 
 def _box_rows(path: Path, boxes: NDArray[Any] | None) -> NDArray[np.float64]:

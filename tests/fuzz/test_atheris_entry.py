@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +89,16 @@ def test_a_message_that_is_not_one_line_escapes(text: str, monkeypatch: pytest.M
 
     monkeypatch.setattr("runtime.io.nrrd.read_nrrd", refuse)
     with pytest.raises(AssertionError, match="not one line of text"):
+        TestOneInput(an_input("x.nrrd"))
+
+
+def test_a_warning_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*given: Any, **options: Any) -> None:
+        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+        raise ImageError("refused")
+
+    monkeypatch.setattr("runtime.io.nrrd.read_nrrd", warn)
+    with pytest.raises(AssertionError, match="warned: RuntimeWarning: overflow"):
         TestOneInput(an_input("x.nrrd"))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import nibabel
+import numpy as np
 import pytest
 from fuzz_length import FUZZ_TIMES
 from fuzz_seeds import NAMES, dicom_slice, encoded_slice, seed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 from runtime.errors import ImageError, LiteInferError
 from runtime.io import load
@@ -77,6 +81,39 @@ def test_seeds_are_images(name: str, tmp_path: Path) -> None:
 )
 def test_what_fuzzing_found_stays_mended(name: str, edits: list[tuple[str, int, int, int]]) -> None:
     _survives(name, _mutated(seed(name), edits))
+
+
+def _huge(name: str) -> bytes:
+    stream = io.BytesIO()
+    values = np.full((3, 12, 10), 1e300)
+    if name == "3D.npz":
+        np.savez(stream, imgs=values)
+        return stream.getvalue()
+    data = dcmread(io.BytesIO(dicom_slice(BitsAllocated=64)))
+    del data.PixelData, data.BitsStored, data.HighBit, data.PixelRepresentation
+    data.DoubleFloatPixelData = values[0].tobytes()
+    data.save_as(stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["3D.npz", "x.dcm"])
+def test_values_beyond_float32_are_infinite_without_a_warning(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(_huge(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = load(tmp_path / name).array
+    assert found.dtype == np.float32
+    assert np.isposinf(found).all()
+
+
+def test_a_signalling_nan_in_an_affine_is_refused_without_a_warning(tmp_path: Path) -> None:
+    raw = bytearray(seed("x.nii"))
+    raw[280:284] = b"\1\0\xa0\x7f"
+    (tmp_path / "x.nii").write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError, match="sform and qform are singular or not finite"):
+            load(tmp_path / "x.nii")
 
 
 J2K, J2K_LOSSY, JPEG_LS, JPEG, JPEG_LOSSLESS, JPEG_12 = (
