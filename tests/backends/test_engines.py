@@ -224,9 +224,7 @@ print(has_native_bf16(), resolve_precision("auto", "openvino", bundle), resolve_
     ("variable", "limit"),
     [("DNNL_MAX_CPU_ISA", "AVX512_CORE_VNNI"), *(("ONEDNN_MAX_CPU_ISA", limit) for limit in LIMITS)],
 )
-def test_bf16_is_never_chosen_where_a_limit_takes_its_unit_away(
-    tmp_path: Path, variable: str, limit: str
-) -> None:
+def test_bf16_is_never_chosen_where_a_limit_takes_its_unit_away(tmp_path: Path, variable: str, limit: str) -> None:
     skip_without("openvino")
     if limit == "AVX512_CORE_BF16" and native_kernels().bf16_unit() == "avx512_bf16":
         pytest.skip("this limit leaves this CPU its unit for bfloat16, AMD's AVX512-BF16")
