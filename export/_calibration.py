@@ -7,7 +7,7 @@ Names of files stay out of what is returned: they may name patients.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,16 @@ from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import Manifest
 
-__all__ = ["Sample", "prompts_of", "read_samples", "record", "split", "structure_boxes"]
+__all__ = [
+    "Images",
+    "Sample",
+    "check_calibratable",
+    "divided",
+    "prompts_of",
+    "read_samples",
+    "record",
+    "structure_boxes",
+]
 
 _MOST_TRIED = 2000
 _LISTED = 8
@@ -44,6 +53,21 @@ class Sample:
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to calibrate with, if any, and others, held out, to measure on; `drawn` by us or given by the user."""
+
+    calibrate: Sequence[Sample]
+    held_out: Sequence[Sample]
+    drawn: bool
+
+    @property
+    def measured_on(self) -> str:
+        """The images to measure on, in words."""
+        apart, kind = "held-out " if self.calibrate else "", "drawn" if self.drawn else "calibration"
+        return f"{len(self.held_out)} {apart}{kind} image{'' if len(self.held_out) == 1 else 's'}"
 
 
 def read_samples(folder: Path, limit: int) -> list[Sample]:
@@ -176,11 +200,21 @@ def structure_boxes(image: NDArray[np.uint8], count: int = _BOXES) -> NDArray[np
     return np.asarray(boxes[np.sort(chosen)])
 
 
-def split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+def divided(samples: Sequence[Sample], *, drawn: bool = False) -> Images:
     """Samples to calibrate with, and every third one, held out, to measure on."""
     held = samples[_HOLD_OUT - 1 :: _HOLD_OUT] or samples[-1:]
     kept = {id(sample) for sample in held}
-    return [sample for sample in samples if id(sample) not in kept], held
+    return Images([sample for sample in samples if id(sample) not in kept], held, drawn)
+
+
+def check_calibratable(manifest: Manifest) -> None:
+    """Raise BundleError where a bundle wants vectors, which images do not bring, so that ranges cannot be found."""
+    if vectors := manifest.prompts.vectors:
+        msg = (
+            f"bundle {manifest.name!r} takes vectors ({', '.join(vectors)}) that images do not bring, so it "
+            "cannot be calibrated from a folder; choose precision int8-weights or fp16"
+        )
+        raise BundleError(msg)
 
 
 def prompts_of(
@@ -189,17 +223,14 @@ def prompts_of(
     """Keywords of `Session.decode` for one sample: what the bundle understands, varied with the sample's number.
 
     Boxes, where it reads them; on every third sample clicks as well (every second time alone, where boxes are
-    optional), on every third the `earlier` logits. A bundle without boxes gets clicks always. BundleError where it
-    wants vectors that images do not bring.
+    optional), on every third the `earlier` logits. A bundle without boxes gets clicks always. Vectors, which images do
+    not bring, are drawn from a normal distribution: enough to compare two precisions, not to calibrate.
     """
     prompts = manifest.prompts
-    if prompts.vectors:
-        msg = (
-            f"bundle {manifest.name!r} takes vectors ({', '.join(prompts.vectors)}) that images do not bring, so it "
-            "cannot be calibrated from a folder; choose precision int8-weights or fp16"
-        )
-        raise BundleError(msg)
     given: dict[str, Any] = {}
+    if prompts.vectors:
+        rng = np.random.default_rng(number)
+        given["extra"] = {name: rng.standard_normal(length) for name, length in prompts.vectors.items()}
     if prompts.modality is not None:
         given["modality"] = number % len(manifest.modalities)
     clicks = prompts.points is not None and prompts.points.derived is None
@@ -233,7 +264,7 @@ class _Recorder:
         self._inner.close()
 
 
-def record(session: runtime.Session, samples: list[Sample]) -> dict[str, list[dict[str, NDArray[Any]]]]:
+def record(session: runtime.Session, samples: Sequence[Sample]) -> dict[str, list[dict[str, NDArray[Any]]]]:
     """Encode and decode the samples; return what encoder and decoder were given: real embeddings, real prompts."""
     recorders: dict[str, _Recorder] = {}
 

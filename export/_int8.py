@@ -13,7 +13,7 @@ import onnx
 
 import runtime
 from export._bundle_copy import Graphs, graphs_of, rewrite_manifest
-from export._calibration import Sample, record, split
+from export._calibration import Images, record
 from export._mask_drop import POINTS, Masks, masks_of, mean_dice, speed_ratio
 from export._onnx_weights import store_half, widen
 from export._qdq import name_nodes, products, quantise_graph, quantised_nodes, restore_float, worth_quantising
@@ -40,11 +40,11 @@ class Int8:
     """The making of INT8 graphs; what is learnt on the way goes into the report."""
 
     def __init__(
-        self, folder: Path, samples: list[Sample], reference: Masks, report: Report, options: QuantizeOptions
+        self, folder: Path, images: Images, reference: Masks, report: Report, options: QuantizeOptions
     ) -> None:
         self._folder, self._reference, self._report, self._options = folder, reference, report, options
         self._manifest = load_manifest(folder)
-        self._calibrate, self._held = split(samples)
+        self._calibrate, self._held = images.calibrate, images.held_out
         self._files = graphs_of(self._manifest.graphs["float"])
         self._originals: dict[str, Any] = {}
         self._models: dict[str, Any] = {}

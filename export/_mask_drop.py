@@ -27,6 +27,7 @@ POINTS = 100.0
 """Dice points in a Dice of 1."""
 
 _ROUNDS = 9
+_FEWEST = 3
 _SECONDS = 20.0
 
 
@@ -36,6 +37,11 @@ class Masks:
 
     masks: tuple[NDArray[np.bool_], ...]
     logits: tuple[NDArray[np.float32], ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found in any sample."""
+        return not any(masks.any() for masks in self.masks)
 
 
 def masks_of(
@@ -94,11 +100,12 @@ def speed_ratio(
     *,
     than: Path | None = None,
     seconds: float = _SECONDS,
+    fewest: int = _FEWEST,
 ) -> float:
     """How many times faster a bundle's INT8 graph is than its float one in float32, on this machine.
 
     With another bundle to be faster `than`, the float graphs of both are compared. Median of the ratios of calls that
-    take turns, so that what else the machine does falls on both.
+    take turns, so that what else the machine does falls on both: at least the `fewest`, more while `seconds` last.
     """
     compared = {"before": (than or folder, "fp32"), "after": (folder, "int8" if than is None else "fp32")}
     graphs = {
@@ -112,7 +119,7 @@ def speed_ratio(
     try:
         for graph in graphs.values():
             graph.run(inputs)
-        while len(ratios) < 3 or (len(ratios) < _ROUNDS and time.perf_counter() - started < seconds):
+        while len(ratios) < fewest or (len(ratios) < _ROUNDS and time.perf_counter() - started < seconds):
             took = {}
             for name, graph in graphs.items():
                 begun = time.perf_counter()

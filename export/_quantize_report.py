@@ -14,6 +14,8 @@ from runtime.manifest import Metric
 
 __all__ = ["QuantizeOptions", "Report"]
 
+_DRAWN = ", which test the arithmetic and say nothing of accuracy on scans"
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:
@@ -28,13 +30,19 @@ class QuantizeOptions:
 
 @dataclass
 class Report:
-    """What came of it; `dice` by engine, `speed` by engine and graph; `left_float` gives a reason for each layer."""
+    """What came of it; `dice` by engine, `speed` by engine and graph; `left_float` gives a reason for each layer.
+
+    `measured_on` says in words which images the masks are of; what is `drawn` by us tests the arithmetic and says
+    nothing of accuracy on scans. `dice` is empty where none of these images has anything that the model finds.
+    """
 
     precision: str
     bytes_before: int = 0
     bytes_after: int = 0
     images: int = 0
     held_out: int = 0
+    measured_on: str = ""
+    drawn: bool = False
     dice: dict[str, float] = field(default_factory=dict)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
     int8_unit: dict[str, str | None] = field(default_factory=dict)
@@ -46,7 +54,9 @@ class Report:
         """The report as text."""
         text = [f"size: {self.bytes_before / 1e6:.2f} -> {self.bytes_after / 1e6:.2f} MB"]
         for engine, dice in self.dice.items():
-            text.append(f"{engine}: Dice to fp32 {dice:.4f} on {self.held_out} held-out images")
+            text.append(f"{engine}: Dice to fp32 {dice:.4f} on {self.measured_on}{_DRAWN if self.drawn else ''}")
+        if not self.dice:
+            text.append(f"no masks on {self.measured_on}: Dice to fp32 is not measured; --calibration DIR takes yours")
         for engine, roles in self.speed.items():
             parts = ", ".join(f"{role} {ratio:.2f} times as fast" for role, ratio in roles.items())
             if self.precision != "int8":
@@ -55,8 +65,6 @@ class Report:
             unit = self.int8_unit[engine] or "no 8-bit products"
             taken = "taken" if engine in self.int8_faster else "not taken"
             text.append(f"{engine}: on this CPU ({unit}) {parts} as fp32; {taken} by --precision auto")
-        if not self.images:
-            text.append("no --calibration: Dice to fp32 and speed are not measured")
         for role, count in self.quantised.items():
             reasons = Counter(self.left_float[role].values())
             why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
@@ -67,11 +75,13 @@ class Report:
         """The figures of INT8 graphs for a manifest."""
         if self.precision != "int8":
             return ()
-        where = f"{self.held_out} held-out calibration images"
         note = "float32 time over INT8 time on the machine that quantised"
-        dice = [Metric(f"int8_dice_to_fp32_{engine}", round(value, 4), where) for engine, value in self.dice.items()]
+        dice = [
+            Metric(f"int8_dice_to_fp32_{engine}", round(value, 4), self.measured_on)
+            for engine, value in self.dice.items()
+        ]
         speed = [
-            Metric(f"int8_speed_{role}_{engine}", round(ratio, 2), where, note)
+            Metric(f"int8_speed_{role}_{engine}", round(ratio, 2), self.measured_on, note)
             for engine, roles in self.speed.items()
             for role, ratio in roles.items()
         ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import runtime
 from export.families import Extra, Family, Graph, load_families
-from export.quantize import QuantizeOptions, Sample, quantize_folder, samples_for
+from export.quantize import Images, QuantizeOptions, images_for, quantize_folder
 from runtime._digest import sha256_of
 from runtime.arrival import arriving_folder, check_replaceable
 from runtime.errors import CheckpointError, PromptError
@@ -41,14 +41,15 @@ FORMATS = ("onnx", "openvino")
 """What the graphs can be written as. OpenVINO reads both, ONNX Runtime the first."""
 
 _DIGEST_DIGITS = 12
+_NOT_MEASURED = "float16 weights in OpenVINO's format: Dice to fp32 and speed are not measured; --format onnx is"
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """How to convert; `extra` is the second file that some systems take, `report` is told about each step.
 
-    INT8 graphs need the folder `calibration`, every precision below fp32 is measured on it; `max_drop` are the Dice
-    points that quantisation may cost.
+    INT8 graphs need the folder `calibration`; every precision below fp32 is measured on it, or without it on a few
+    drawn images; `max_drop` are the Dice points that quantisation may cost.
     """
 
     precision: Literal["fp32", "fp16", "int8-weights", "int8"] = "fp32"
@@ -92,22 +93,24 @@ def convert(
         options.report(f"compared with torch: largest difference {worst:.1e} of the root mean square")
         if quantisation is not None:
             quantize_folder(folder, quantisation[1], quantisation[0])
+        elif options.precision != "fp32":
+            options.report(_NOT_MEASURED)
     options.report(f"done: {output}")
     return output
 
 
-def _check_quantisation(options: ConvertOptions) -> tuple[QuantizeOptions, list[Sample]] | None:
+def _check_quantisation(options: ConvertOptions) -> tuple[QuantizeOptions, Images] | None:
     """What to do after the conversion, and the images for it, read before the long work; None where that is nothing.
 
-    Float16 weights are written at once, or where they are to be measured, from float32 ones.
+    Float16 weights are made of float32 ones, in order to be measured; for OpenVINO's format they are written at once.
     """
-    if options.precision == "fp32" or (options.precision == "fp16" and options.calibration is None):
+    if options.precision == "fp32" or _written_half(options):
         return None
     if options.formats != ("onnx",):
         msg = f"precision {options.precision}: such graphs are ONNX, which both engines read; leave --format out"
         raise PromptError(msg)
     how = QuantizeOptions(precision=options.precision, max_drop=options.max_drop, report=options.report)
-    return how, samples_for(how, options.calibration)
+    return how, images_for(how, options.calibration)
 
 
 def _second_file(family: Family, options: ConvertOptions) -> tuple[Extra, Checkpoint] | None:
@@ -142,9 +145,14 @@ def _graphs(family: Family, state_dict: StateDict, second: tuple[Extra, Checkpoi
         return family.graphs(model) if second is None else family.graphs(model, load_extra(*second))
 
 
+def _written_half(options: ConvertOptions) -> bool:
+    """Whether the graphs are written with float16 weights at once: OpenVINO's, without images to measure them on."""
+    return options.precision == "fp16" and options.formats != ("onnx",) and options.calibration is None
+
+
 def _weights(options: ConvertOptions) -> Literal["fp32", "fp16"]:
     """How the graphs store their weights before quantisation."""
-    return "fp16" if options.precision == "fp16" and options.calibration is None else "fp32"
+    return "fp16" if _written_half(options) else "fp32"
 
 
 def _write_graph(role: str, graph: Graph, folder: Path, options: ConvertOptions) -> GraphFiles:

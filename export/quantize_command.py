@@ -15,7 +15,10 @@ __all__ = ["add_calibration", "add_quantize"]
 def add_calibration(command: argparse.ArgumentParser) -> None:
     """Add what INT8 graphs need to a command."""
     command.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="images to calibrate int8 with and to measure on"
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="images to calibrate int8 with and to measure on; else three drawn ones are measured",
     )
     command.add_argument(
         "--max-drop", type=_points, default=0.5, metavar="POINTS", help="Dice points that it may cost; default: 0.5"

@@ -1,6 +1,6 @@
 """INT8 graphs beside the float ones of a trained bundle, calibrated on images that the generator draws.
 
-Knows the generator and `export.quantize`. Must not know training, nor how a graph is quantised.
+Knows drawn images and `export.quantize`. Must not know training, nor how a graph is quantised.
 """
 
 from __future__ import annotations
@@ -8,26 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from export._calibration import divided
+from export._drawn_images import drawn_samples
+from export.quantize import QuantizeOptions, Report, quantize_folder
 
-from export.pretrain.dataset import make_example
-from export.quantize import QuantizeOptions, Report, Sample, quantize_folder
+__all__ = ["add_int8"]
 
-__all__ = ["add_int8", "drawn_samples"]
-
-_SEED = 20260717
 _IMAGES = 60
-_PROMPTS = 3
-
-
-def drawn_samples(images: int = _IMAGES, *, size: int = 256, seed: int = _SEED) -> list[Sample]:
-    """Images that no training run has drawn (their seed is this module's own), each with its objects' boxes."""
-    samples = []
-    for index in range(images):
-        example = make_example(seed, index, size=size, prompts=_PROMPTS, neighbour_share=0.0)
-        image = np.ascontiguousarray(example.pixels.transpose(1, 2, 0))  # (3, S, S) -> (S, S, 3)
-        samples.append(Sample(image, np.clip(example.boxes.astype(np.float64), 0, size - 1)))
-    return samples
 
 
 def add_int8(
@@ -37,4 +24,5 @@ def add_int8(
 
     BundleError where the masks would differ from those of float32 by more than `max_drop` Dice points.
     """
-    return quantize_folder(folder, drawn_samples(images), QuantizeOptions(max_drop=max_drop, report=report))
+    options = QuantizeOptions(max_drop=max_drop, report=report)
+    return quantize_folder(folder, divided(drawn_samples(images), drawn=True), options)

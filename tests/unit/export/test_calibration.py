@@ -16,7 +16,7 @@ from published import manifest
 from tiny_bundle import tiny_bundle
 
 import runtime
-from export._calibration import Sample, prompts_of, read_samples, record, split, structure_boxes
+from export._calibration import Sample, check_calibratable, divided, prompts_of, read_samples, record, structure_boxes
 from runtime.errors import BundleError, ImageError
 from runtime.manifest import BoxPrompt, PointPrompt, load_manifest
 
@@ -106,10 +106,14 @@ def test_label_maps_and_single_images_are_not_enough(tmp_path: Path) -> None:
 
 def test_a_third_is_held_out_and_nothing_is_in_both() -> None:
     samples = [Sample(np.zeros((2, 2), np.uint8), np.zeros((1, 4))) for _ in range(7)]
-    kept, held = split(samples)
+    images = divided(samples)
+    kept, held = images.calibrate, images.held_out
     assert (len(kept), len(held)) == (5, 2)
     assert {id(one) for one in kept} | {id(one) for one in held} == {id(one) for one in samples}
-    assert [len(part) for part in split(samples[:2])] == [1, 1]
+    assert images.measured_on == "2 held-out calibration images"
+    two = divided(samples[:2], drawn=True)
+    assert (len(two.calibrate), len(two.held_out)) == (1, 1)
+    assert two.measured_on == "1 held-out drawn image"
 
 
 SAMPLE = Sample(picture(1), np.array([[2.0, 4, 20, 30], [5, 5, 9, 9]]))
@@ -141,11 +145,18 @@ def replace_prompts(spec: Any, **changes: Any) -> Any:
     return msgspec.structs.replace(spec, prompts=msgspec.structs.replace(spec.prompts, **changes))
 
 
-def test_vectors_that_images_do_not_bring_are_refused() -> None:
+def test_vectors_that_images_do_not_bring_are_drawn_to_measure_and_refused_to_calibrate() -> None:
+    facts = manifest({"prompts": {"vectors": {"clip": 8}}})
     with pytest.raises(
         BundleError, match=r"takes vectors \(clip\) that images do not bring, .* choose precision int8-w"
     ):
-        prompts_of(manifest({"prompts": {"vectors": {"clip": 8}}}), SAMPLE, 0)
+        check_calibratable(facts)
+    check_calibratable(manifest())
+    first, again, second = (prompts_of(facts, SAMPLE, number)["extra"]["clip"] for number in (0, 0, 1))
+    assert first.shape == (8,)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert "extra" not in prompts_of(manifest(), SAMPLE, 0)
 
 
 def test_graphs_are_recorded_with_real_embeddings_and_prompts(tmp_path: Path) -> None:

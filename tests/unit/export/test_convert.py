@@ -131,7 +131,8 @@ def test_sessions_compute_what_torch_computes_on_images_of_any_shape(
 def test_half_weights_take_half_the_space_and_openvino_alone_has_no_onnx(
     bundle: tuple[Path, list[str]], checkpoint: Path, tmp_path: Path
 ) -> None:
-    options = ConvertOptions(precision="fp16", formats=("openvino",), name="halved")
+    told: list[str] = []
+    options = ConvertOptions(precision="fp16", formats=("openvino",), name="halved", report=told.append)
     folder = convert(checkpoint, tmp_path / "half", options=options)
     manifest = load_manifest(folder)
     assert (manifest.weights, manifest.name) == ("fp16", "halved")
@@ -139,6 +140,7 @@ def test_half_weights_take_half_the_space_and_openvino_alone_has_no_onnx(
     assert manifest.graphs["float"].encoder.onnx is None
     full, half = ((path / "decoder.bin").stat().st_size for path in (bundle[0], folder))
     assert half < 0.75 * full
+    assert "float16 weights in OpenVINO's format: Dice to fp32 and speed are not measured; --format onnx is" in told
 
 
 @pytest.mark.usefixtures("no_export")
@@ -264,19 +266,16 @@ def test_int8_graphs_are_made_in_the_same_step(
         assert np.isfinite(session.decode(embedding, boxes=[[2, 3, 20, 30]]).low_res_logits).all()
 
 
-def test_float16_weights_are_measured_where_images_are_given(checkpoint: Path, tmp_path: Path) -> None:
-    from conv_bundle import picture
-    from PIL import Image
-
-    for number in range(2):
-        Image.fromarray(picture(number, (70, 60))).save(tmp_path / f"{number}.png")
-    folder = convert(
-        checkpoint, tmp_path / "half", options=ConvertOptions(precision="fp16", calibration=tmp_path, max_drop=60.0)
-    )
+def test_float16_weights_are_measured_on_drawn_images(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    options = ConvertOptions(precision="fp16", max_drop=60.0, report=told.append)
+    folder = convert(checkpoint, tmp_path / "half", options=options)
     assert load_manifest(folder).weights == "fp16"
     report = json.loads((folder / "quantization.json").read_text())
     assert report["bytes_after"] < 0.8 * report["bytes_before"]
+    assert report["measured_on"] == "3 drawn images"
     assert set(report["dice"]) == set(report["speed"]) == {"openvino", "onnxruntime"}
+    assert sum("on 3 drawn images, which test the arithmetic" in line for line in told) == 2
 
 
 def test_int8_without_images_or_with_other_formats_is_refused_before_any_work(checkpoint: Path, tmp_path: Path) -> None:

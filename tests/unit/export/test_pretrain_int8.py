@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="the export extra is not installed")
 pytest.importorskip("nncf", reason="the export extra is not installed")
 
-from export.pretrain.int8 import add_int8, drawn_samples
+from export._drawn_images import drawn_samples
+from export.pretrain.int8 import add_int8
 from runtime.bundle import DEFAULT_BUNDLE, available_bundles, open_bundle
 
 

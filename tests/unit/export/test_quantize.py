@@ -18,14 +18,17 @@ from PIL import Image
 
 import runtime
 from export import _int8
-from export._calibration import Sample, structure_boxes
+from export._bundle_copy import rewrite_manifest
+from export._calibration import Sample, divided, structure_boxes
 from export._mask_drop import Masks, mean_dice, speed_ratio
+from export._onnx_weights import rewrite
 from export._qdq import quantised_nodes
 from export.cli import main
 from export.quantize import REPORT_NAME, QuantizeOptions, quantize, quantize_folder
 from runtime.backends import resolve_precision
 from runtime.bundle import open_bundle
 from runtime.errors import BundleError, OutputError, PromptError
+from runtime.manifest import load_manifest
 
 SAMPLES = [Sample(picture(seed), structure_boxes(picture(seed))) for seed in range(6)]
 
@@ -100,7 +103,7 @@ def test_sessions_run_it_and_its_masks_are_close(source: Path, made: tuple[Path,
 def test_the_report_is_printed_and_lies_in_the_bundle(made: tuple[Path, list[str]]) -> None:
     report = json.loads((made[0] / REPORT_NAME).read_text())
     assert report["images"] == 6
-    assert report["held_out"] == 2
+    assert (report["held_out"], report["measured_on"], report["drawn"]) == (2, "2 held-out calibration images", False)
     assert all(0.98 <= dice <= 1 for dice in report["dice"].values())
     assert set(report["dice"]) == set(ENGINES)
     assert report["quantised"] == {"encoder": 3, "decoder": 2}
@@ -108,6 +111,7 @@ def test_the_report_is_printed_and_lies_in_the_bundle(made: tuple[Path, list[str
     assert report["bytes_after"] < report["bytes_before"]
     metrics = {metric.name: metric.value for metric in open_bundle(made[0]).manifest.metrics}
     assert metrics["int8_speed_encoder_openvino"] == 2.0
+    assert {metric.dataset for metric in open_bundle(made[0]).manifest.metrics} == {"2 held-out calibration images"}
     assert metrics["int8_dice_to_fp32_onnxruntime"] == pytest.approx(report["dice"]["onnxruntime"], abs=1e-4)
     assert "openvino: on this CPU (vnni) encoder 2.00 times as fast, decoder 1.20 times as fast as fp32; taken by" in (
         "\n".join(made[1])
@@ -127,13 +131,12 @@ def test_auto_takes_int8_on_the_engine_where_it_was_faster_alone(
 
 
 def test_quantising_again_starts_from_the_float_graphs(made: tuple[Path, list[str]], tmp_path: Path) -> None:
-    report = quantize(made[0], tmp_path / "again", options=QuantizeOptions(precision="fp16"))
+    quantize(made[0], tmp_path / "again", options=QuantizeOptions(precision="fp16"))
     manifest = open_bundle(tmp_path / "again").manifest
     assert set(manifest.graphs) == {"float"}
     assert manifest.int8_faster == {}
     assert not [metric for metric in manifest.metrics if metric.name.startswith("int8_")]
     assert not (tmp_path / "again" / "encoder_int8.onnx").exists()
-    assert report.dice == {}
     assert (tmp_path / "again" / "encoder.onnx").read_bytes() == (made[0] / "encoder.onnx").read_bytes()
 
 
@@ -155,6 +158,51 @@ def test_cheaper_steps_keep_float_graphs(source: Path, folder: Path, tmp_path: P
             quantize(output, tmp_path / "twice", options=QuantizeOptions(precision="fp16"))
 
 
+def scale_neck(model: Any, factor: float) -> None:
+    """Multiply the last layer of an encoder; store nothing in fewer bits."""
+    for tensor in model.graph.initializer:
+        if tensor.name == "neck.weight":
+            array = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights"])
+def test_without_images_drawn_ones_are_measured_and_named(source: Path, tmp_path: Path, precision: Any) -> None:
+    report = quantize(source, tmp_path / "out", options=QuantizeOptions(precision=precision))
+    written = json.loads((tmp_path / "out" / REPORT_NAME).read_text())
+    assert (written["images"], written["measured_on"], written["drawn"]) == (3, "3 drawn images", True)
+    assert written["dice"] == report.dice
+    assert set(report.dice) == set(ENGINES)
+    assert min(report.dice.values()) > 0.995
+    assert {(engine, role) for engine, roles in report.speed.items() for role in roles} == set(SPEED)
+    assert sum("on 3 drawn images, which test the arithmetic" in line for line in report.lines()) == 2
+
+
+def test_a_drop_on_drawn_images_refuses_as_one_on_given_ones(
+    source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export._onnx_weights.store_half", lambda model: scale_neck(model, 0.8))
+    options = QuantizeOptions(precision="fp16")
+    with pytest.raises(BundleError, match=r"points on 3 drawn images; wanted at most 0.5: .* your images with --calib"):
+        quantize(source, tmp_path / "out", options=options)
+    with pytest.raises(BundleError, match=r"points on 2 held-out calibration images; .* with --max-drop, or choose"):
+        quantize(source, tmp_path / "out", calibration=folder, options=options)
+    assert list(tmp_path.iterdir()) == []
+    report = quantize(source, tmp_path / "out", options=QuantizeOptions(precision="fp16", max_drop=100))
+    assert max(report.dice.values()) < 0.995
+
+
+def test_a_model_that_finds_nothing_in_drawn_images_is_not_measured_there(tmp_path: Path) -> None:
+    """Masks that stay empty in both precisions compare nothing, which is said and is no error."""
+    bundle = copied(tmp_path)
+    rewrite(bundle / "encoder.onnx", lambda model: scale_neck(model, -100))
+    rewrite_manifest(bundle, load_manifest(bundle), load_manifest(bundle).graphs)
+    report = quantize(bundle, tmp_path / "out", options=QuantizeOptions(precision="fp16"))
+    assert report.dice == {}
+    assert set(report.speed) == set(ENGINES)
+    assert "no masks on 3 drawn images: Dice to fp32 is not measured; --calibration DIR takes yours" in report.lines()
+
+
 def copied(tmp_path: Path) -> Path:
     return conv_bundle(tmp_path / "bundle")
 
@@ -172,7 +220,7 @@ def test_layers_go_back_to_float_until_the_masks_are_close(tmp_path: Path, monke
 
     monkeypatch.setattr(_int8, "quantise_graph", spoilt)
     bundle, told = copied(tmp_path), []
-    report = quantize_folder(bundle, SAMPLES, QuantizeOptions(max_drop=2.0, report=told.append))
+    report = quantize_folder(bundle, divided(SAMPLES), QuantizeOptions(max_drop=2.0, report=told.append))
     assert "put 1 layers back to float" in told
     assert report.quantised == {"encoder": 2, "decoder": 2}
     assert list(report.left_float["encoder"].values()) == ["cost too much accuracy"]
@@ -190,7 +238,7 @@ def test_layers_that_need_not_go_back_stay_in_int8(tmp_path: Path, monkeypatch: 
         return 3.0 if blamed[0] in quantised_nodes(models["encoder"]) else 0.2
 
     monkeypatch.setattr(_int8.Int8, "_drop", drop)
-    report = quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions(max_drop=2.0))
+    report = quantize_folder(copied(tmp_path), divided(SAMPLES), QuantizeOptions(max_drop=2.0))
     assert report.left_float["encoder"] == {blamed[0]: "cost too much accuracy"}
     assert report.quantised == {"encoder": 2, "decoder": 2}
 
@@ -206,7 +254,7 @@ def test_where_every_group_has_a_layer_that_must_go_back_the_others_stay(
         return 3.0 if any(name in quantised_nodes(models[role]) for role, name in blamed.items()) else 0.2
 
     monkeypatch.setattr(_int8.Int8, "_drop", drop)
-    report = quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions(max_drop=2.0))
+    report = quantize_folder(copied(tmp_path), divided(SAMPLES), QuantizeOptions(max_drop=2.0))
     costly = [
         (role, name)
         for role, reasons in report.left_float.items()
@@ -222,14 +270,14 @@ def test_a_drop_that_no_choice_meets_is_an_error(tmp_path: Path, monkeypatch: py
     with pytest.raises(
         BundleError, match=r"every choice of layers costs about 0.5 Dice points or more .*\(7.00 with all"
     ):
-        quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions())
+        quantize_folder(copied(tmp_path), divided(SAMPLES), QuantizeOptions())
 
 
 def test_a_graph_that_is_not_faster_stays_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = {("decoder", "openvino"): 0.9, ("decoder", "onnxruntime"): 1.2}
     monkeypatch.setattr(_int8, "speed_ratio", lambda _, role, engine, __: ratios.get((role, engine), 1.4))
     bundle = copied(tmp_path)
-    report = quantize_folder(bundle, SAMPLES, QuantizeOptions(max_drop=2.0))
+    report = quantize_folder(bundle, divided(SAMPLES), QuantizeOptions(max_drop=2.0))
     manifest = open_bundle(bundle).manifest
     assert manifest.graphs["int8"].decoder == manifest.graphs["float"].decoder
     assert not (bundle / "decoder_int8.onnx").exists()
@@ -238,13 +286,13 @@ def test_a_graph_that_is_not_faster_stays_float(tmp_path: Path, monkeypatch: pyt
     assert set(report.int8_faster) == set(ENGINES)
     monkeypatch.setattr(_int8, "speed_ratio", lambda *_: 0.9)
     with pytest.raises(BundleError, match="no graph is faster than in float on this CPU; int8-weights or fp16"):
-        quantize_folder(copied(tmp_path / "slow"), SAMPLES, QuantizeOptions(max_drop=2.0))
+        quantize_folder(copied(tmp_path / "slow"), divided(SAMPLES), QuantizeOptions(max_drop=2.0))
 
 
 def test_a_cpu_without_8_bit_products_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_int8, "int8_unit", lambda _: None)
     monkeypatch.setattr(_int8, "speed_ratio", lambda *_: 0.5)
-    report = quantize_folder(copied(tmp_path), SAMPLES, QuantizeOptions(max_drop=2.0))
+    report = quantize_folder(copied(tmp_path), divided(SAMPLES), QuantizeOptions(max_drop=2.0))
     assert report.quantised == {"encoder": 3, "decoder": 2}
     assert report.int8_faster == {}
 
@@ -286,7 +334,7 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["quantize", str(source), "--output", str(output), "--precision", "fp16"]) == 0
     told = capsys.readouterr().out
     assert f"done: {output}" in told
-    assert "no --calibration: Dice to fp32 and speed are not measured" in told
+    assert "openvino: Dice to fp32 1.0000 on 3 drawn images, which test the arithmetic and say nothing of" in told
     assert main(["quantize", str(source), "--output", str(tmp_path / "x")]) == 2
     assert "give --calibration DIR" in capsys.readouterr().err
     (tmp_path / "none").mkdir()
