@@ -42,7 +42,7 @@ QUANTIZED = ("fp16", "int8-weights", "int8")
 REPORT_NAME = "quantization.json"
 """The report's file in the bundle."""
 _DRAWN_IMAGES = 3  # one of each kind of prompts: boxes, clicks, earlier logits
-_TIMED_SECONDS = 2.0
+_TIMED_SECONDS = 4.0
 _NO_IMAGES = (
     "int8 needs images, one to calibrate with and one to measure on at least: give --calibration DIR, or choose "
     "int8-weights or fp16"
