@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 __all__ = ["quiet"]
 
 _LIBRARIES = "pydicom|PIL|openjpeg|pylibjpeg|jpeg_ls|nrrd|highdicom"
+_OLD_ARRAY = r"Reading `\.npy` or `\.npz` file required additional header parsing"
+"""Numpy's words on an array of Python 2, said in the name of whoever called it."""
 _LOGGERS = (
     "pydicom",
     "pydicom.pixels.decoders.base",
@@ -43,6 +45,7 @@ class _Silence:
             if self._depth == 0:
                 self._restore.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=_LIBRARIES)
+                warnings.filterwarnings("ignore", message=_OLD_ARRAY)
                 for name in _LOGGERS:
                     logger = logging.getLogger(name)
                     logger.addFilter(self._other_threads_only)

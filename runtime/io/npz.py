@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume
+from runtime.io._quiet import quiet
 from runtime.io._reading import MAX_RATIO, check_file, check_size, foreign, named, read_into
 from runtime.io._result import Result
 from runtime.io._source import FileSource
@@ -132,7 +133,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> NDArray[Any]:
     """One array, whose claimed size is checked against limits and archive before it is allocated."""
     info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as stream:
+    with archive.open(info) as stream, quiet():
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)

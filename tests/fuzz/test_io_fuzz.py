@@ -7,6 +7,7 @@ import tempfile
 import time
 import tracemalloc
 import warnings
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -114,6 +115,17 @@ def test_a_signalling_nan_in_an_affine_is_refused_without_a_warning(tmp_path: Pa
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match="sform and qform are singular or not finite"):
             load(tmp_path / "x.nii")
+
+
+def test_an_array_that_python_2_wrote_is_read_without_a_warning(tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.save(array, np.zeros((3, 12, 10), np.uint8))
+    header = array.getvalue().replace(b"(3, 12, 10)", b"(3L, 12, 10)").replace(b" \n", b"\n", 1)
+    with zipfile.ZipFile(tmp_path / "3D.npz", "w") as archive:
+        archive.writestr("imgs.npy", header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(tmp_path / "3D.npz").shape == (10, 12, 3)
 
 
 J2K, J2K_LOSSY, JPEG_LS, JPEG, JPEG_LOSSLESS, JPEG_12 = (
