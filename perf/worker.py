@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _REPEATS = 5
-_VOLUME_COMMAS = 5
 _T = TypeVar("_T")
 
 
@@ -77,7 +76,8 @@ def _measure(spec: dict[str, Any], stages: _Stages) -> tuple[dict[str, Any], dic
         ),
     )
     with session:
-        stages.time("compile_ms", lambda: session.warm_up(_kind(spec["case"])))
+        kind = _kind(spec["case"])
+        stages.time("compile_ms", lambda: session.warm_up(kind))
         stages.add("start_ms", stages.samples["open_ms"][0] + stages.samples["compile_ms"][0])
         counts = {} if spec["case"] is None else _measure_case(spec, session, stages)
         return _facts(session), counts
@@ -85,7 +85,9 @@ def _measure(spec: dict[str, Any], stages: _Stages) -> tuple[dict[str, Any], dic
 
 def _kind(case: dict[str, Any] | None) -> Literal["image", "volume"]:
     """What a case segments, as far as its boxes tell."""
-    return "image" if case is None or case["second_box"].count(",") < _VOLUME_COMMAS else "volume"
+    from runtime.prompt_text import parse_box
+
+    return "volume" if case is not None and parse_box(case["second_box"]).is_3d else "image"
 
 
 def _measure_case(spec: dict[str, Any], session: runtime.Session, stages: _Stages) -> dict[str, float]:

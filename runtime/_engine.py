@@ -38,7 +38,7 @@ from runtime.types import Embedding, Prediction
 __all__ = ["Engine"]
 
 _LARGE_INPUT = 512
-"""Pixels a side above which one slice is worked on at a time: what an encoder of 1024 needs takes a gigabyte."""
+"""Pixels a side above which one slice is worked on at a time: two at once would need twice an encoder's memory."""
 
 _MEMORY_BESIDE_DISK = 128 << 20
 """Embeddings in memory where all of them are on disk as well: about 200 slices of the default bundle."""
@@ -191,12 +191,17 @@ class Engine:
             return cut
         return _decoding.crop_vectors(self.graph(crop.graph, streams).run({"crop": cut}), crop, len(boxes))
 
-    def warm_up(self, streams: int, until: Callable[[], bool] = lambda: False) -> None:
-        """Compile all graphs, the decoder first, or as many as it takes until that is true."""
-        for role in ("decoder", "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
-            self.graph(role, streams)
-            if until():
-                return
+    def warm_up(self, what: str | None, until: Callable[[], bool]) -> None:
+        """Compile all graphs for that, the decoder first, or as many as it takes until the question is answered yes."""
+        kinds = {"image": (1,), "volume": (self.workers,), None: (1, self.workers)}
+        if what not in kinds:
+            msg = f"warm_up {what!r}: wanted 'image', 'volume', or None for both"
+            raise PromptError(msg)
+        for streams in kinds[what]:
+            for role in ("decoder", "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
+                self.graph(role, streams)
+                if until():
+                    return
 
     def graph(self, role: str, streams: int = 1) -> Backend:
         """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use.

@@ -101,15 +101,12 @@ class Experts:
     def warm_up(self, what: str | None, until: Callable[[], bool] | None) -> None:
         """Compile the graphs of every expert that was opened; with ``until``, of a plain bundle until that is true."""
         self.first.check_usable()
-        if until is not None:
-            if self._set is None:
-                self.first.warm_up(self.first.workers if what == "volume" else 1, until)
+        if until is not None and self._set is not None:
             return
         with self._lock:
             engines = list(self._engines.values())
         for engine in engines:
-            for streams in sorted({"image": {1}, "volume": {engine.workers}}.get(what or "", {1, engine.workers})):
-                engine.warm_up(streams)
+            engine.warm_up(what, until or (lambda: False))
 
     def close(self) -> None:
         """Close all engines; the first one, which may own the cache, last."""

@@ -16,7 +16,7 @@ from runtime.errors import ImageError, PromptError
 from runtime.geometry import Volume
 from runtime.types import Box, Point
 
-__all__ = ["BARE_ARRAY", "MAX_PIXELS", "as_array", "as_prompts", "bare_volume"]
+__all__ = ["BARE_ARRAY", "MAX_PIXELS", "as_array", "as_prompts", "as_volume", "bare_volume"]
 
 MAX_PIXELS = 1 << 28
 """Largest bare image, in pixels."""
@@ -54,6 +54,15 @@ def bare_volume(array: NDArray[Any]) -> Volume:
         return Volume(array)
     msg = f"array of shape {array.shape}: wanted (H, W), (H, W, 3) or (I, J, K)"
     raise ImageError(msg)
+
+
+def as_volume(image: Any) -> Volume:
+    """A volume or bare array as a volume that can be segmented; ImageError where it is coloured and has slices."""
+    volume = image if isinstance(image, Volume) else bare_volume(as_array(image))
+    if volume.array.ndim == 4 and volume.shape[2] > 1:
+        msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
+        raise ImageError(msg)
+    return volume
 
 
 def as_prompts(

@@ -258,7 +258,7 @@ class VolumeRun:
             name=planned.name,
             label=planned.plan.label,
             score=float(np.mean(scores)) if scores else float("nan"),
-            slices=tuple(sorted(followed.slices, key=lambda one: one.slice_index)),
+            slices=tuple(followed.slices),
             corner=corner,
             crop=crop,
             shape=self.volume.shape,
@@ -288,6 +288,7 @@ class VolumeRun:
         up, down = (map(self._found, walk) for walk in course.walks(first, last))
         for one in chain(up, down) if self.workers == 1 else self._at_once(up, down):
             take(one)
+        found.slices.sort(key=lambda one: one.slice_index)  # not as they came, which differs from run to run
         return found
 
     def _at_once(self, own: Iterator[_Found], other: Iterator[_Found]) -> Iterator[_Found]:

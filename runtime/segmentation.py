@@ -25,7 +25,7 @@ from runtime.types import Box, Point, SliceResult, whole
 if TYPE_CHECKING:
     from runtime.io._result import Result
 
-__all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "build_label_map", "check_overlap"]
+__all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "as_given", "build_label_map", "check_overlap"]
 
 OVERLAP_POLICIES = ("last", "first")
 
@@ -266,6 +266,14 @@ def _volume_shaped(label_map: NDArray[np.unsignedinteger], volume: Volume) -> ND
         return label_map
     plane = label_map.T if volume.source is BARE_ARRAY else label_map
     return plane[:, :, np.newaxis]
+
+
+def as_given(label_volume: NDArray[np.unsignedinteger], volume: Volume) -> NDArray[np.unsignedinteger]:
+    """Label map as a caller gets it, the inverse of `_volume_shaped`: (I, J, 1) of an image loses its slice axis."""
+    if not volume.is_2d:
+        return label_volume
+    plane = label_volume[:, :, 0]
+    return plane.T if volume.source is BARE_ARRAY else plane
 
 
 def check_overlap(overlap: str) -> None:

@@ -20,7 +20,7 @@ from runtime._cut import cut_to_boxes
 from runtime._experts import EngineOptions, Experts
 from runtime._extra import extra_arrays
 from runtime._implicit import size_to_evaluate
-from runtime._inputs import BARE_ARRAY, as_array, as_prompts, bare_volume
+from runtime._inputs import as_array, as_prompts, as_volume, bare_volume
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import default_threads
 from runtime.bundle_set import open_model
@@ -31,7 +31,7 @@ from runtime.intensity import choose_window
 from runtime.manifest import Manifest
 from runtime.prompts import plan_every_slice, plan_objects
 from runtime.propagate import SlicePrompt
-from runtime.segmentation import Segmentation, build_label_map, check_overlap
+from runtime.segmentation import Segmentation, as_given, build_label_map, check_overlap
 from runtime.transforms import frame_of
 from runtime.types import Box, Embedding, Point, Prediction, whole
 
@@ -145,13 +145,14 @@ class Session:
         what : {"image", "volume"}, optional
             What is going to be segmented; volumes have graphs of their own, for two slices at once. Default: both.
         until : callable, optional
-            Asked after every graph; a true answer leaves the others to their first use. The decoder, which every
-            segmentation needs, comes first. Of a set, which does not know its image yet, no graph is loaded then.
+            Asked after each graph, the decoder first; true leaves the rest, and all of a set's, to their first use.
 
         Raises
         ------
         InferenceError
             If a graph does not compile.
+        PromptError
+            If ``what`` is neither.
         """
         self._experts.warm_up(what, until)
 
@@ -342,11 +343,8 @@ class Session:
         """
         started = time.perf_counter()
         self._experts.first.check_usable()
-        volume = image if isinstance(image, Volume) else bare_volume(as_array(image))
+        volume = as_volume(image)
         engine = self._experts.choose(modality, volume.modality)
-        if volume.array.ndim == 4 and volume.shape[2] > 1:
-            msg = f"colour volume of shape {volume.array.shape}: volumes are grey; convert it, or give single images"
-            raise ImageError(msg)
         view = plane_view(volume, slice_axis)
         check_overlap(overlap)
         wanted = as_prompts((box,) if box is not None else (), (), (), slice_index)
@@ -384,10 +382,7 @@ class Session:
         )
         run.timings["window_ms"] = (time.perf_counter() - started) * 1e3
         results = run.segment(objects)
-        label_map = build_label_map(results, volume.shape, overlap)
-        if volume.is_2d:
-            label_map = label_map[:, :, 0]
-            label_map = label_map.T if volume.source is BARE_ARRAY else label_map
+        label_map = as_given(build_label_map(results, volume.shape, overlap), volume)
         run.timings["total_ms"] = (time.perf_counter() - started) * 1e3
         return Segmentation(
             label_map=label_map,

@@ -21,6 +21,7 @@ from runtime.io._dicom_files import DicomFile, archive_of
 from runtime.io._dicom_header import Frame, read_dataset
 from runtime.io._quiet import quiet
 from runtime.io._reading import foreign, named
+from runtime.io._voxels import single
 
 __all__ = ["IMAGECODECS_SYNTAXES", "JPEG_LOSSY12", "PACKAGES", "read_pixels"]
 
@@ -309,6 +310,5 @@ def _interpreted(dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     if "ModalityLUTSequence" in dataset:
         return np.asarray(apply_modality_lut(pixels, dataset))
     if pixels.dtype == np.float64:
-        with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are data here
-            return pixels.astype(np.float32)
+        return single(pixels)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from runtime.errors import ImageError
 from runtime.io._reading import LOGGER, MAX_RATIO, check_file, check_size, foreign, read_into
 
-__all__ = ["MAX_TEXT_BYTES", "Packing", "Stored", "is_gzip", "read_voxels", "scaled", "unpacked_head"]
+__all__ = ["MAX_TEXT_BYTES", "Packing", "Stored", "is_gzip", "read_voxels", "scaled", "single", "unpacked_head"]
 
 Packing = Literal["raw", "gzip", "zlib", "bzip2", "text"]
 
@@ -273,6 +273,12 @@ def scaled(flat: NDArray[Any], slope: float = 1.0, inter: float = 0.0) -> NDArra
             else:
                 out[part] = flat[part].astype(np.float64) * slope + inter
     return out
+
+
+def single(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Float64 as float32, without numpy's warnings: NaN and infinity, which large numbers become, are data here."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float32)
 
 
 def _target_dtype(flat: NDArray[Any], slope: float, inter: float) -> np.dtype[Any]:

@@ -25,6 +25,7 @@ from runtime.io._quiet import quiet
 from runtime.io._reading import MAX_RATIO, check_file, check_size, foreign, named, read_into
 from runtime.io._result import Result
 from runtime.io._source import FileSource
+from runtime.io._voxels import single
 from runtime.types import Box
 
 __all__ = ["MAX_BOXES", "read_arrays", "read_npz", "write_npz"]
@@ -133,12 +134,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> NDArray[Any]:
     """One array, whose claimed size is checked against limits and archive before it is allocated."""
     info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as stream, quiet():
+    with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        with quiet():
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         if dtype.kind not in "uifb":
             msg = f"{path}: '{name}' holds {dtype}, wanted numbers; save it again as plain arrays"
             raise ImageError(msg)
@@ -155,10 +157,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, available: int) -> 
         stream.read(1)  # reaching the end checks the CRC
     array = flat.view(dtype).reshape(shape, order="F" if fortran else "C")
     array = array.astype(np.uint8) if dtype.kind == "b" else array.astype(dtype.newbyteorder("="), copy=False)
-    if array.dtype != np.float64 or name != "imgs":
-        return array
-    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are data here
-        return array.astype(np.float32)
+    return single(array) if array.dtype == np.float64 and name == "imgs" else array
 
 
 def _box_rows(path: Path, boxes: NDArray[Any] | None) -> NDArray[np.float64]:

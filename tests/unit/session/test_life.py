@@ -87,41 +87,44 @@ def test_many_threads_share_a_session(bundle: Path) -> None:
             assert all(pool.map(work, [*range(8)] * 3))
 
 
-def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    roles: list[tuple[str, int]] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Role and streams of every graph that is opened, in that order."""
+    graphs: list[tuple[str, int]] = []
     original = engine_module.open_backend
 
-    def counted(name: str, found: Any, role: str, options: Any) -> Any:
-        roles.append((role, options.streams))
+    def noted(name: str, found: Any, role: str, options: Any) -> Any:
+        graphs.append((role, options.streams))
         return original(name, found, role, options)
 
-    monkeypatch.setattr(engine_module, "open_backend", counted)
+    monkeypatch.setattr(engine_module, "open_backend", noted)
+    return graphs
+
+
+def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, opened: list[tuple[str, int]]) -> None:
     with open_session(bundle, cache=False) as session:
-        assert roles == []
+        assert opened == []
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda _: session.encode(disc()[0]), range(6)))
-        assert roles == [("encoder", 1)]
+        assert opened == [("encoder", 1)]
         session.warm_up("image")
-        assert roles == [("encoder", 1), ("decoder", 1)]
+        assert opened == [("encoder", 1), ("decoder", 1)]
         session.segment(scene_volume(), box=BOX)
         session.warm_up("volume")
         session.warm_up()
-    assert sorted(roles) == [("decoder", 1), ("decoder", 2), ("encoder", 1), ("encoder", 2)]
+    assert sorted(opened) == [("decoder", 1), ("decoder", 2), ("encoder", 1), ("encoder", 2)]
 
 
-def test_one_thread_has_one_set_of_graphs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[str, int]] = []
-    original = engine_module.open_backend
-
-    def counted(name: str, found: Any, role: str, options: Any) -> Any:
-        opened.append((role, options.streams))
-        return original(name, found, role, options)
-
-    monkeypatch.setattr(engine_module, "open_backend", counted)
+def test_one_thread_has_one_set_of_graphs(bundle: Path, opened: list[tuple[str, int]]) -> None:
     with open_session(bundle, cache=False, threads=1) as session:
         session.warm_up()
         session.segment(scene_volume(), box=BOX)
     assert opened == [("decoder", 1), ("encoder", 1)]
+
+
+def test_graphs_for_anything_else_are_refused(bundle: Path) -> None:
+    with open_session(bundle) as session, pytest.raises(PromptError, match=r"'volumes': wanted 'image', 'volume', or"):
+        session.warm_up("volumes")  # type: ignore[arg-type]
 
 
 def _in_child(session: Session, queue: Any) -> None:
