@@ -3,7 +3,8 @@
 ``python tests/fuzz_atheris.py FOLDER [OPTIONS OF libFuzzer]``, for example with ``-max_total_time=600``, keeps its
 inputs in FOLDER/corpus and what `fuzz_oracle` objects to in FOLDER/findings. An input is a file with two bytes before
 it, which say its name and how it is opened; ``python tests/fuzz_atheris.py FOLDER FOLDER/findings/crash-...`` opens one
-again. `fuzz_campaign` does much the same without atheris, and opens folders too.
+again. libFuzzer's ``-timeout`` goes by the clock: on a busy machine ask for more than its 30 s here. `fuzz_campaign`
+does much the same without atheris, and opens folders too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -26,7 +28,7 @@ except ImportError:
     atheris = None
 
 with contextlib.nullcontext() if atheris is None else atheris.instrument_imports(include=["runtime"]):
-    from fuzz_campaign import image_cases, manifest_case
+    from fuzz_campaign import image_cases, import_decoders, manifest_case
     from fuzz_oracle import MANIFEST, Case, How, limit_memory, open_case
 
 __all__ = ["TestOneInput", "main", "mutate", "seeds"]
@@ -57,11 +59,17 @@ def seeds() -> list[bytes]:
 
 
 def mutate(data: bytes, max_size: int, seed: int, *, otherwise: Callable[[bytes, int], bytes]) -> bytes:
-    """Damage the file as the campaign does, or the input in the other way."""
+    """Damage the file as the campaign does and now and then open it in another way, or do the other thing."""
     rng = random.Random(seed)
     if len(data) < 3 or rng.random() < 0.5:
         return otherwise(data, max_size)
-    return (data[:2] + mutated(rng, data[2:]))[:max_size]
+    how = rng.randrange(8) if rng.random() < 0.2 else data[1]
+    return (bytes([data[0], how]) + mutated(rng, data[2:]))[:max_size]
+
+
+def _default_mutation(data: bytes, max_size: int) -> bytes:
+    """What libFuzzer does of itself; atheris puts the function in its place when Fuzz begins, and no sooner."""
+    return bytes(atheris.Mutate(data, max_size))
 
 
 def main(arguments: list[str]) -> None:
@@ -77,11 +85,14 @@ def main(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["runtime"]):  # what is imported when it is needed
         for number, data in enumerate(seeds()):
             (corpus / f"seed_{number}").write_bytes(data)
-            TestOneInput(data)
+            with contextlib.suppress(Exception):  # the fuzzer finds it once more, and keeps it
+                TestOneInput(data)
+        import_decoders()
     limit_memory()
     inputs = [] if any(not word.startswith("-") for word in arguments[1:]) else [str(corpus)]
-    options = [sys.argv[0], *_OPTIONS, f"-artifact_prefix={findings}/", *arguments[1:], *inputs]
-    atheris.Setup(options, TestOneInput, custom_mutator=partial(mutate, otherwise=atheris.Mutate))
+    again = shlex.join([sys.executable, sys.argv[0], arguments[0]])  # what -fork, -jobs, -merge and others start
+    options = [again, *_OPTIONS, f"-artifact_prefix={findings}/", *arguments[1:], *inputs]
+    atheris.Setup(options, TestOneInput, custom_mutator=partial(mutate, otherwise=_default_mutation))
     atheris.Fuzz()
 
 

@@ -104,12 +104,17 @@ def attempt(rng: random.Random, corpus: Corpus, folder: Path) -> None:
     corpus.learn(case, arcs)
 
 
-def main() -> None:
-    """Work through the inputs."""
-    folder, base, first, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def import_decoders() -> None:
+    """Import what readers import when they need it, so that no input has to answer for the time and memory."""
     for module in _DECODERS:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+
+
+def main() -> None:
+    """Work through the inputs."""
+    folder, base, first, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    import_decoders()
     corpus = Corpus(image_cases(), [manifest_case()])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit_memory()

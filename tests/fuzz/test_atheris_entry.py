@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_mutated_seeds_raise_nothing_and_keep_their_bounds() -> None:
         changed += mutant[2:] not in (data[2:], data[2:1500])
         TestOneInput(mutant)
     assert changed > 20
+
+
+def test_mutants_are_opened_in_every_way_and_under_their_own_name() -> None:
+    data = an_input("x.nii")
+    mutants = [mutate(data, 3000, number, otherwise=cut) for number in range(1000)]
+    assert {mutant[1] for mutant in mutants} == set(range(8))
+    assert {mutant[0] for mutant in mutants} == {data[0]}
 
 
 @pytest.mark.parametrize(
@@ -126,28 +134,49 @@ class FakeAtheris(SimpleNamespace):
         return nullcontext()
 
     def Mutate(self, data: bytes, max_size: int) -> bytes:
-        return cut(data, max_size)
+        pytest.fail("Fuzz() must be called before Mutate() can be called")
 
     def Setup(self, arguments: list[str], test_one_input: Any, custom_mutator: Any) -> None:
         self.arguments, self.test_one_input, self.custom_mutator = arguments, test_one_input, custom_mutator
 
     def Fuzz(self) -> None:
+        self.Mutate = cut  # here and no sooner, and under this name alone, as atheris does
         for path in sorted(Path(self.arguments[-1]).iterdir())[:20]:
             self.test_one_input(self.custom_mutator(path.read_bytes(), 4096, 1))
 
 
-def test_the_command_gives_atheris_seeds_limits_and_the_options_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeAtheris:
     fake = FakeAtheris()
     monkeypatch.setattr(fuzz_atheris, "atheris", fake)
     monkeypatch.setattr(fuzz_atheris, "limit_memory", lambda: None)  # it would be that of the tests
     monkeypatch.setattr(fuzz_atheris.logging, "disable", lambda: None)
     monkeypatch.setattr(fuzz_atheris, "seeds", lambda: [an_input(name) for name in ENDINGS])
+    return fake
+
+
+def test_the_command_gives_atheris_seeds_limits_and_the_options_given(tmp_path: Path, fake: FakeAtheris) -> None:
     fuzz_atheris.main([str(tmp_path), "-max_total_time=60"])
-    assert fake.arguments[0] == sys.argv[0]
+    assert shlex.split(fake.arguments[0]) == [sys.executable, sys.argv[0], str(tmp_path)]
     assert fake.arguments[-2:] == ["-max_total_time=60", str(tmp_path / "corpus")]
     assert {"-timeout=30", f"-artifact_prefix={tmp_path / 'findings'}/"} <= set(fake.arguments)
     assert len(list((tmp_path / "corpus").iterdir())) == len(NAMES) + 1
     with pytest.raises(SystemExit, match="wanted"):
         fuzz_atheris.main(["-max_total_time=60"])
+
+
+def test_a_seed_that_is_a_finding_is_left_to_atheris(
+    tmp_path: Path, fake: FakeAtheris, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*given: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("runtime.io.nrrd.read_nrrd", bug)
+    with pytest.raises(ZeroDivisionError):
+        TestOneInput(an_input("x.nrrd"))
+    opened: list[bytes] = []
+    monkeypatch.setattr(
+        fake, "Fuzz", lambda: opened.extend(path.read_bytes() for path in (tmp_path / "corpus").iterdir())
+    )
+    fuzz_atheris.main([str(tmp_path)])
+    assert an_input("x.nrrd") in opened
