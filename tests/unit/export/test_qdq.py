@@ -124,6 +124,20 @@ def test_layers_are_counted_by_their_multiplications_and_small_ones_of_one_row_s
     assert left == {"small": "too small to gain", "tail": "writes an output"}
 
 
+@pytest.mark.parametrize(("inputs", "left"), [(32, {}), (8, {"logits": "writes an output"})])
+def test_a_last_convolution_over_many_values_is_quantised(inputs: int, left: dict[str, str]) -> None:
+    """3 x 3 x 32 values, and 3 x 3 x 8."""
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weight"], ["y"], "logits", kernel_shape=[3, 3])],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, inputs, 20, 30])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones((4, inputs, 3, 3), np.float32), "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert worth_quantising(model, head=True) == ([] if left else ["logits"], left)
+
+
 def test_the_graph_says_which_operators_are_quantised(quantised: tuple[Any, Any]) -> None:
     model, int8 = quantised
     assert set(quantised_nodes(int8)) == set(worth_quantising(model, head=True)[0])
