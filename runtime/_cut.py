@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime import kernels
 from runtime.types import Prediction
@@ -33,13 +34,14 @@ def cut_to_boxes(prediction: Prediction, boxes: Sequence[Sequence[float]]) -> Pr
         Of N prompts: masks, tight boxes and areas within the rectangles, logits and scores as they are.
     """
     count = len(boxes)
+    regions = [_region(box) for box in boxes]
+    if count == 1 and prediction.candidates.shape[1] == 1 and _lies_within(prediction.boxes[0], regions[0]):
+        return prediction
     candidates = np.zeros((count, *prediction.candidates.shape[1:]), np.bool_)
     tight = np.full((count, 4), -1, np.int64)
     areas = np.zeros(count, np.int64)
-    for index, box in enumerate(boxes):
-        x0, y0 = (max(0, math.floor(value + 0.5)) for value in box[:2])
-        x1, y1 = (math.floor(value + 0.5) + 1 for value in box[2:])
-        candidates[index, :, y0:y1, x0:x1] = prediction.candidates[0, :, y0:y1, x0:x1]
+    for index, (rows, columns) in enumerate(regions):
+        candidates[index, :, rows, columns] = prediction.candidates[0, :, rows, columns]
         found, areas[index] = kernels.mask_box(candidates[index, 0])
         tight[index] = found or tight[index]
     return replace(
@@ -52,3 +54,17 @@ def cut_to_boxes(prediction: Prediction, boxes: Sequence[Sequence[float]]) -> Pr
         boxes=tight,
         areas=areas,
     )
+
+
+def _region(box: Sequence[float]) -> tuple[slice, slice]:
+    """Rows and columns of the pixels whose centres a box holds."""
+    x0, y0 = (max(0, math.floor(value + 0.5)) for value in box[:2])
+    x1, y1 = (math.floor(value + 0.5) + 1 for value in box[2:])
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _lies_within(tight: NDArray[np.int64], region: tuple[slice, slice]) -> bool:
+    """Whether nothing of a mask with that tight box, -1 where it is empty, lies outside."""
+    rows, columns = region
+    x0, y0, x1, y1 = tight.tolist()
+    return x0 < 0 or (columns.start <= x0 and x1 < columns.stop and rows.start <= y0 and y1 < rows.stop)

@@ -93,8 +93,12 @@ def prediction(
     shape = (logits.shape[0], 1 if best_only else spec.candidates)
     if spec.scores and spec.order == "score" and scores.shape[1] > 1:
         order = np.argsort(-scores, axis=1, kind="stable")[:, : shape[1]]
-        rows = np.arange(shape[0])[:, np.newaxis]
-        scores, logits = scores[rows, order], logits[rows, order]  # whole maps are copied
+        if order.size == 1:
+            best = slice(order[0, 0], order[0, 0] + 1)
+            scores, logits = scores[:, best], logits[:, best]  # views
+        else:
+            rows = np.arange(shape[0])[:, np.newaxis]
+            scores, logits = scores[rows, order], logits[rows, order]  # whole maps are copied
     logits, scores = logits[:, : shape[1]], scores[:, : shape[1]]
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
     masks, boxes, areas = masks_from_logits(flat, spec, frame)

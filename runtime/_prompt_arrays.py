@@ -33,8 +33,6 @@ __all__ = [
     "slice_arrays",
 ]
 
-_NO_POINT = (np.zeros((1, 2), np.float32), np.full(1, -1, np.float32))
-
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -275,10 +273,9 @@ def _decoder_inputs(
     inputs: dict[str, NDArray[Any]] = {"boxes": boxes}
     has_box = not np.isnan(boxes).any()
     if manifest.prompts.points is not None:
-        blank_points, blank_labels = _NO_POINT
         if manifest.prompts.points.derived == "box_quarters" and clicks is None and has_box:
             clicks = box_quarters(boxes)
-        blank = (np.tile(blank_points, (count, 1, 1)), np.tile(blank_labels, (count, 1)))
+        blank = (np.zeros((count, 1, 2), np.float32), np.full((count, 1), -1, np.float32))
         inputs["points"], inputs["point_labels"] = blank if clicks is None else clicks
     if manifest.prompts.mask is not None:
         size, kind = manifest.prompts.mask.size, manifest.prompts.mask.kind

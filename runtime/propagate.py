@@ -35,6 +35,8 @@ __all__ = [
 
 Xyxy = tuple[float, float, float, float]
 
+_NO_CLICKS = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlicePrompt:
@@ -266,7 +268,7 @@ class _Chain:
             return "score"
         if max(area / before, before / area) > self.settings.max_area_ratio:
             return "area"
-        shared = int(np.count_nonzero(current.masks[0] & previous.masks[0]))
+        shared = _shared_pixels(previous, current)
         if shared / (area + before - shared) < self.settings.min_overlap:
             return "overlap"
         return None
@@ -274,19 +276,34 @@ class _Chain:
     def _decode(
         self, index: int, box: Xyxy | None, mask_logits: NDArray[np.float32] | None, neighbour: int | None = None
     ) -> Prediction:
-        clicks = np.array(self.plan.points.get(index, ()), dtype=np.float64).reshape(-1, 3)
+        points, point_labels = self._clicks(index)
         prediction = self.decode(
             index,
             SlicePrompt(
                 box=None if box is None else self.frame.boxes_to_input(np.array([box]))[0],
-                points=self.frame.points_to_input(clicks[:, :2]),
-                point_labels=clicks[:, 2].astype(np.float32),
+                points=points,
+                point_labels=point_labels,
                 mask_logits=mask_logits,
                 neighbour=None if mask_logits is None else neighbour,
                 image_box=None if box is None else np.array(box, np.float64),
             ),
         )
         return prediction if self.plan.limit is None else cut_to_boxes(prediction, [self.plan.limit])
+
+    def _clicks(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Points of a slice in the input frame, and their labels."""
+        if index not in self.plan.points:
+            return _NO_CLICKS
+        clicks = np.array(self.plan.points[index], dtype=np.float64).reshape(-1, 3)
+        return self.frame.points_to_input(clicks[:, :2]), clicks[:, 2].astype(np.float32)
+
+
+def _shared_pixels(one: Prediction, other: Prediction) -> int:
+    """Pixels that the masks of two predictions share, neither of which is empty."""
+    x0, y0 = np.maximum(one.boxes[0, :2], other.boxes[0, :2]).tolist()
+    x1, y1 = np.minimum(one.boxes[0, 2:], other.boxes[0, 2:]).tolist()
+    both = slice(y0, max(y1 + 1, y0)), slice(x0, max(x1 + 1, x0))
+    return int(np.count_nonzero(one.masks[0][both] & other.masks[0][both]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +325,7 @@ class _EverySlice:
     def _slices(self, order: range) -> Iterator[Step]:
         limit = self.plan.limit
         for index in order:
-            prediction = self.decode(index, SlicePrompt(None, np.zeros((0, 2), np.float32), np.zeros(0, np.float32)))
+            prediction = self.decode(index, SlicePrompt(None, *_NO_CLICKS))
             yield Step(index, prediction if limit is None else cut_to_boxes(prediction, [limit]))
 
 
@@ -345,8 +362,7 @@ class _Published:
             yield step
 
     def _step(self, index: int, box: NDArray[np.float32], neighbour: Prediction | None) -> Step:
-        none = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-        return Step(index, self._decode(index, SlicePrompt(box, *none, image_box=self._around(neighbour))))
+        return Step(index, self._decode(index, SlicePrompt(box, *_NO_CLICKS, image_box=self._around(neighbour))))
 
     def _follow(self, neighbour: Prediction | None, fallback: NDArray[np.float32]) -> NDArray[np.float32]:
         if neighbour is None or not neighbour.areas[0]:

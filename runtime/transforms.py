@@ -79,7 +79,9 @@ class Frame:
         outwards = np.array([0.0, 0.0, 1.0, 1.0]) if self.by_edges else 0.0  # from the last pixel to its far edge
         scaled = (corners + outwards) * (self.scale_xy * 2) - outwards
         low, high = scaled[:, :2], scaled[:, 2:]  # views; a box of less than one pixel shrinks to its centre
-        low[:], high[:] = np.where(high < low, (low + high) / 2, low), np.where(high < low, (low + high) / 2, high)
+        turned = high < low
+        if turned.any():
+            low[turned] = high[turned] = ((low + high) / 2)[turned]
         if self.truncate_boxes and rounded:
             scaled = np.trunc(scaled)
         return scaled.astype(np.float32)

@@ -169,6 +169,8 @@ def check_inputs(graph: str, inputs: Mapping[str, NDArray[Any]], specs: tuple[Te
     InferenceError
         With everything that is wrong.
     """
+    if len(inputs) == len(specs) and all(spec.name in inputs and _fits(inputs[spec.name], spec) for spec in specs):
+        return
     wanted = {spec.name: spec for spec in specs}
     problems = [f"input {name!r} is missing" for name in wanted if name not in inputs]
     problems += [f"input {name!r} is not known" for name in inputs if name not in wanted]
@@ -181,16 +183,23 @@ def check_inputs(graph: str, inputs: Mapping[str, NDArray[Any]], specs: tuple[Te
         raise InferenceError(msg)
 
 
+def _fits(array: Any, spec: TensorSpec) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == spec.dtype and array.size > 0 and _has_shape(array, spec)
+
+
+def _has_shape(array: NDArray[Any], spec: TensorSpec) -> bool:
+    return len(array.shape) == len(spec.shape) and all(
+        side is None or side == size for side, size in zip(spec.shape, array.shape, strict=True)
+    )
+
+
 def _misfits(array: Any, spec: TensorSpec) -> list[str]:
     if not isinstance(array, np.ndarray):
         return [f"input {spec.name!r} is a {type(array).__name__}, wanted an ndarray"]
     found = []
     if array.dtype != np.dtype(spec.dtype):
         found.append(f"input {spec.name!r} has dtype {array.dtype}, wanted {spec.dtype}")
-    fits = array.ndim == len(spec.shape) and all(
-        side is None or side == size for side, size in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not _has_shape(array, spec):
         shape = ", ".join("?" if side is None else str(side) for side in spec.shape)
         found.append(f"input {spec.name!r} has shape {array.shape}, wanted ({shape})")
     elif array.size == 0:
