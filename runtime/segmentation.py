@@ -5,11 +5,13 @@ Knows arrays, volumes and the writers in `runtime.io`; knows no session and no b
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["OVERLAP_POLICIES", "ObjectResult", "Segmentation", "as_given", "build_label_map", "check_overlap"]
 
 OVERLAP_POLICIES = ("last", "first")
+
+_MANY_PAGES_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,8 +313,25 @@ def build_label_map(
     """
     check_overlap(overlap)
     dtype = np.min_scalar_type(max((one.label for one in objects), default=0))
-    label_map = np.zeros(shape, dtype=dtype, order="F")
+    label_map = _background(shape, dtype)
     ordered = sorted(objects, key=lambda one: one.label, reverse=overlap == "first")
     for one in ordered:
         np.copyto(label_map[one.region], one.label, where=one.crop, casting="unsafe")
     return label_map
+
+
+def _background(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros in which i runs fastest.
+
+    On Linux large ones come as pages from the system, which cost nothing until they are touched; the C library would
+    hand out what was used before, and clear it.
+    """
+    import mmap
+
+    size = math.prod(shape) * dtype.itemsize
+    if size < _MANY_PAGES_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.zeros(shape, dtype=dtype, order="F")
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without large pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape, order="F")

@@ -103,12 +103,29 @@ def test_a_request_that_outlives_the_backend_is_not_kept(tmp_path: Path) -> None
         def wait(self) -> None:
             pass
 
-        def get_output_tensor(self, _index: int) -> SimpleNamespace:
-            return SimpleNamespace(data=7)
+        def get_output_tensor(self, _index: int) -> Any:
+            return backend._shared(np.full((1, 3), 7, np.float32))
+
+        def set_output_tensor(self, _index: int, _tensor: Any) -> None:
+            pass
 
     backend._compiled = SimpleNamespace(create_infer_request=Closing)
-    assert backend.run({"a": rows(0, 1, 3), "b": rows(0, 1, 3)}) == {"sum": 7}
+    assert backend.run({"a": rows(0, 1, 3), "b": rows(0, 1, 3)})["sum"].tolist() == [[7, 7, 7]]
     assert not backend._idle
+
+
+def test_outputs_stay_as_they_are_whatever_sizes_come_next_and_when_the_graph_is_gone(
+    engine: str, tmp_path: Path
+) -> None:
+    backend = open_file(engine, SUM.save(tmp_path / "sum.onnx"), BackendOptions())
+    sizes = (2, 5, 1, 5, 2)
+    found = [
+        backend.run({"a": rows(number, size, 3), "b": rows(0, size, 3)})["sum"] for number, size in enumerate(sizes)
+    ]
+    backend.close()
+    for number, (size, total) in enumerate(zip(sizes, found, strict=True)):
+        np.testing.assert_array_equal(total, rows(number, size, 3) + rows(0, size, 3))
+        total += 1  # the caller's own: none of the others changes
 
 
 def test_an_engine_that_is_not_installed_says_how_to_get_it(

@@ -93,6 +93,19 @@ def test_labels_are_stored_in_the_smallest_unsigned_dtype(label: int, dtype: Any
     assert label_map[0, 0, 0] == label
 
 
+def test_large_label_maps_are_as_small_ones_and_do_not_share_memory() -> None:
+    shape = (200, 190, 120)
+    one, two = (build_label_map([found(label, (150, 3, 7), (9, 8, 110))], shape, "last") for label in (1, 300))
+    for label, dtype, label_map in ((1, np.uint8, one), (300, np.uint16, two)):
+        wanted = np.zeros(shape, dtype)
+        wanted[150:159, 3:11, 7:117] = label
+        np.testing.assert_array_equal(label_map, wanted)
+        assert label_map.dtype == dtype
+        assert label_map.flags.f_contiguous, "i runs fastest, as files want it"
+        label_map[:] = 5
+        assert label_map.min() == 5
+
+
 def test_no_objects_give_an_empty_label_map_of_bytes() -> None:
     label_map = build_label_map([], SHAPE, "last")
     assert (label_map.dtype, label_map.shape, int(label_map.max())) == (np.uint8, SHAPE, 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import finish, start_python
+from engines import finish, run_python, start_python
 
 from runtime._cli_start import SessionAhead
 from runtime.errors import BundleError
@@ -68,3 +69,34 @@ with without_pydicom():
 print(nibabel.nifti1.have_dicom, sys.modules["pydicom"] is pydicom)
 """
     assert finish(start_python(code)).split() == ["False", "True"]
+
+
+def test_a_process_of_our_own_gives_algebra_one_thread_and_hands_that_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    code = """
+import gc, os, sys
+sys.argv[1:] = ["cache", "info", "--json"]
+from lite_infer.__main__ import main
+given = []
+sys.addaudithook(lambda name, values: name == "import" and values[0] == "numpy" and given.append(
+    os.environ.get("OPENBLAS_NUM_THREADS")))
+assert main() == 0 and gc.isenabled()
+print(given[0], os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+    for own, seen in (({}, ["1", "None"]), ({"OPENBLAS_NUM_THREADS": "3"}, ["3", "3"])):
+        variables = {"LITE_INFER_CACHE": str(tmp_path), **own}
+        assert run_python(code, environment=variables).split()[-2:] == seen
+
+
+def test_the_command_line_starts_as_a_module_with_its_own_exit_codes() -> None:
+    code = """
+import runpy, sys
+sys.argv[1:] = ["none.nii.gz", "--box", "1,2,3,4"]
+runpy.run_module("lite_infer", run_name="__main__")
+"""
+    process = start_python(code)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 3
+    assert errors.startswith("lite-infer: error: none.nii.gz")
