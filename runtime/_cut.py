@@ -66,5 +66,5 @@ def _region(box: Sequence[float]) -> tuple[slice, slice]:
 def _lies_within(tight: NDArray[np.int64], region: tuple[slice, slice]) -> bool:
     """Whether nothing of a mask with that tight box, -1 where it is empty, lies outside."""
     rows, columns = region
-    x0, y0, x1, y1 = tight.tolist()
+    x0, y0, x1, y1 = (int(value) for value in tight)
     return x0 < 0 or (columns.start <= x0 and x1 < columns.stop and rows.start <= y0 and y1 < rows.stop)
