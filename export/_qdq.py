@@ -2,9 +2,10 @@
 
 Knows ONNX and NNCF, whose usage reports are kept from leaving. Must not know bundles, sessions or masks.
 
-Three facts shape it, each found by measurement and held by a test or by docs/adr/0008: only operators with weights pay
-(quantised coordinates ruin masks), NNCF's bias correction made masks worse, and OpenVINO computes wrong values where a
-concatenation is quantised to *signed* numbers, so that activations are always unsigned.
+Four facts shape it, each found by measurement and held by a test or by docs/adr/0008: only operators with weights pay
+(quantised coordinates ruin masks), NNCF's bias correction made masks worse, OpenVINO computes wrong values where a
+concatenation is quantised to *signed* numbers, so that activations are always unsigned, and ONNX Runtime does not run a
+depthwise convolution whose input has a scale for each channel, as NNCF would have it.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def quantise_graph(
     check_loads()  # imports it with its reports off, before NNCF does it otherwise
     with without_reports():
         import nncf
-        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     logging.getLogger("nncf").setLevel(logging.ERROR)
     wanted = set(nodes)
@@ -163,6 +164,7 @@ def quantise_graph(
             advanced_parameters=AdvancedQuantizationParameters(
                 disable_bias_correction=True,
                 disable_channel_alignment=True,
+                activations_quantization_params=QuantizationParameters(per_channel=False),
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )

@@ -138,6 +138,38 @@ def test_a_last_convolution_over_many_values_is_quantised(inputs: int, left: dic
     assert worth_quantising(model, head=True) == ([] if left else ["logits"], left)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("transformer", [False, True])
+def test_depthwise_convolutions_run_on_both_engines(engine: str, transformer: bool, tmp_path: Path) -> None:
+    skip_without(engine)
+    drawn = np.random.default_rng(3).standard_normal((8, 8, 3, 3)).astype(np.float32) / 9
+    same: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["a"], "stem", **same),
+        helper.make_node("Relu", ["a"], ["b"], "ramp"),
+        helper.make_node("Conv", ["b", "middle"], ["c"], "depthwise", group=8, **same),
+        helper.make_node("Relu", ["c"], ["d"], "next"),
+        helper.make_node("Conv", ["d", "last"], ["y"], "tail", **same),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 8, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 12, 12])],
+        [numpy_helper.from_array(a, n) for n, a in (("first", drawn), ("middle", drawn[:, :1]), ("last", drawn))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    feeds = {"image": np.random.default_rng(4).random((1, 8, 12, 12)).astype(np.float32)}
+    int8 = quantise_graph(model, [feeds], ["stem", "depthwise", "tail"], transformer=transformer)
+    found = []
+    for name, one in (("float", model), ("int8", int8)):
+        onnx.save(one, tmp_path / f"{name}.onnx")
+        backend = open_file(engine, tmp_path / f"{name}.onnx", BackendOptions(threads=1))
+        found.append(backend.run(feeds)["y"])
+        backend.close()
+    assert np.abs(found[1] - found[0]).max() < 0.05 * np.abs(found[0]).max()
+
+
 def test_the_graph_says_which_operators_are_quantised(quantised: tuple[Any, Any]) -> None:
     model, int8 = quantised
     assert set(quantised_nodes(int8)) == set(worth_quantising(model, head=True)[0])
