@@ -306,26 +306,19 @@ class OpenVinoBackend:
             request = None
         try:
             request = request or compiled.create_infer_request()
-            # Inputs are read in place
+            # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
             shared = [self._tensor(inputs[spec.name]) for spec in self.io_spec.inputs]
             for index, tensor in enumerate(shared):
                 request.set_input_tensor(index, tensor)
             request.start_async()
             request.wait()
-            arrays = [self._taken(request, index) for index in range(len(self.io_spec.outputs))]
+            arrays = [np.array(request.get_output_tensor(index).data) for index in range(len(self.io_spec.outputs))]
         except self._foreign as error:
             msg = f"{self._graph}: OpenVINO failed to run it ({_reason(error)})"
             raise InferenceError(msg) from error
         if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
             self._idle.append(request)
         return {spec.name: array for spec, array in zip(self.io_spec.outputs, arrays, strict=True)}
-
-    def _taken(self, request: Any, index: int) -> NDArray[Any]:
-        """An output in the memory that it was written to, which the request is given other memory for."""
-        tensor = request.get_output_tensor(index)
-        request.set_output_tensor(index, self._shared(tensor.element_type, tensor.shape))
-        array: NDArray[Any] = tensor.data
-        return array
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         """The array's memory as OpenVINO takes it: in C order and, though it is only read, not locked against writing.
