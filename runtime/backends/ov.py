@@ -1,7 +1,7 @@
 """OpenVINO behind the `Backend` protocol; the only module that imports it.
 
-Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Five facts shape it,
-each found by measurement and held by a test:
+Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Six facts shape it,
+each found by measurement and, but for the last, which shows only now and then, held by a test:
 
 * Importing OpenVINO's model converter reports the import to a web analytics service, and costs more than OpenVINO
   itself. Inference needs no converter, so it stays out.
@@ -15,6 +15,9 @@ each found by measurement and held by a test:
   the memory of one that is gone: the next signal kills the process. One Core serves the whole process and stays.
 * A synchronous ``infer`` of 2026.4 loses the errors of a graph with free sizes and returns what the memory held, such
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
+* A graph with 8-bit depthwise convolutions that 2026.4 loads from its cache for two streams is wrong as often as not:
+  the streams' copies are made side by side and disturb each other's weights. So calls that run at once have graphs of
+  one stream each, loaded one after the other.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import os
 import sys
 from collections import deque
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -254,9 +258,8 @@ class OpenVinoBackend:
 
     Notes
     -----
-    ``run`` takes an idle inference request, or makes one, so that threads do not disturb each other; OpenVINO itself
-    lets as many of them compute at a time as there are streams. Its threads are not pinned: a desktop has other work
-    for its cores.
+    ``run`` takes an idle inference request, or makes one of the copy whose turn it is, so that threads do not disturb
+    each other. OpenVINO's threads are not pinned: a desktop has other work for its cores.
     """
 
     name = "openvino"
@@ -269,9 +272,13 @@ class OpenVinoBackend:
         self._foreign = _foreign()
         self.cache_directory = _made(_own_directory(options, openvino.__version__))
         try:
-            compiled = _compiled(_core(), str(path), _properties(options), self.cache_directory)
+            copies = [
+                _compiled(_core(), str(path), _properties(options), self.cache_directory)
+                for _ in range(options.streams)
+            ]
+            compiled = copies[0]
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            self.threads = max(1, int(compiled.get_property("INFERENCE_NUM_THREADS")) // options.streams)
+            self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             self.io_spec = IoSpec(
                 inputs=tuple(_tensor_spec(port) for port in compiled.inputs),
                 outputs=tuple(_tensor_spec(port) for port in compiled.outputs),
@@ -289,14 +296,15 @@ class OpenVinoBackend:
             )
             raise BackendError(msg)
         self.precision = options.precision
-        self._compiled: Any = compiled
+        self._copies: tuple[Any, ...] = tuple(copies)
+        self._turn = count()
         self._shared = openvino.Tensor
         self._idle: deque[Any] = deque()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `Backend.run`."""
-        compiled = self._compiled
-        if compiled is None:
+        copies = self._copies
+        if not copies:
             msg = f"{self._graph}: the graph was closed; open a new session"
             raise SessionStateError(msg)
         check_inputs(self._graph, inputs, self.io_spec.inputs)
@@ -305,7 +313,7 @@ class OpenVinoBackend:
         except IndexError:
             request = None
         try:
-            request = request or compiled.create_infer_request()
+            request = request or copies[next(self._turn) % len(copies)].create_infer_request()
             # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
             shared = [self._tensor(inputs[spec.name]) for spec in self.io_spec.inputs]
             for index, tensor in enumerate(shared):
@@ -316,7 +324,7 @@ class OpenVinoBackend:
         except self._foreign as error:
             msg = f"{self._graph}: OpenVINO failed to run it ({_reason(error)})"
             raise InferenceError(msg) from error
-        if self._compiled is not None:  # a request that failed, or outlived close(), is dropped
+        if self._copies:  # a request that failed, or outlived close(), is dropped
             self._idle.append(request)
         return {spec.name: array for spec, array in zip(self.io_spec.outputs, arrays, strict=True)}
 
@@ -330,7 +338,7 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Free the graph; see `Backend.close`."""
-        self._compiled = None
+        self._copies = ()
         self._idle.clear()
 
 
@@ -343,8 +351,8 @@ def _own_directory(options: BackendOptions, version: str) -> Path | None:
 def _properties(options: BackendOptions) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[options.precision],  # never left to OpenVINO: it prefers bf16
-        "INFERENCE_NUM_THREADS": options.threads,
-        "NUM_STREAMS": options.streams,
+        "INFERENCE_NUM_THREADS": options.threads // options.streams,
+        "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
     }

@@ -28,7 +28,7 @@ backend = open_file(engine, Path(path), BackendOptions(threads=1, cache_director
 y = backend.run({"x": rows(0, 8)})["y"]
 assert abs(y - PRODUCT.function(rows(0, 8))["y"]).max() < 1e-5
 """
-CACHED = OPEN_AND_RUN + "print(backend._compiled.get_property('LOADED_FROM_CACHE'))"
+CACHED = OPEN_AND_RUN + "print(backend._copies[0].get_property('LOADED_FROM_CACHE'))"
 
 WATCHED = (
     """
@@ -159,10 +159,10 @@ def test_a_damaged_compiled_graph_is_compiled_again(
     if damage == "unproven":
         blob.with_suffix(".sha256").unlink()
     backend: Any = open_file("openvino", path, options)
-    assert not backend._compiled.get_property("LOADED_FROM_CACHE")
+    assert not backend._copies[0].get_property("LOADED_FROM_CACHE")
     assert ("a compiled graph was damaged; it is compiled again" in caplog.text) is (damage != "unproven")
     again: Any = open_file("openvino", path, options)
-    assert again._compiled.get_property("LOADED_FROM_CACHE"), "what was compiled again is kept"
+    assert again._copies[0].get_property("LOADED_FROM_CACHE"), "what was compiled again is kept"
     x = rows(0, 8)
     np.testing.assert_allclose(backend.run({"x": x})["y"], PRODUCT.function(x)["y"], rtol=0, atol=1e-5)
 
@@ -248,9 +248,9 @@ def test_what_cannot_be_checked_is_not_used(
         patch.setattr(ov, step, refused)
         backend: Any = open_file("openvino", path, options)
     assert "compiled graphs cannot be" in caplog.text
-    assert not backend._compiled.get_property("LOADED_FROM_CACHE")
+    assert not backend._copies[0].get_property("LOADED_FROM_CACHE")
     again: Any = open_file("openvino", path, options)
-    assert again._compiled.get_property("LOADED_FROM_CACHE") is (step == "drop_damaged")
+    assert again._copies[0].get_property("LOADED_FROM_CACHE") is (step == "drop_damaged")
 
 
 SIGNALLED = """
