@@ -20,7 +20,7 @@ from runtime.errors import LiteInferError
 
 __all__ = ["CLI", "Finished", "Launch", "OutOfTime", "ProcessFailed", "launch", "launch_within", "python_command"]
 
-CLI = "import sys; from lite_infer.__main__ import main; sys.exit(main())"
+CLI = "import sys; from runtime.cli import main; sys.exit(main())"
 """What the console script ``lite-infer`` does."""
 
 _GRACE_S = 10.0

@@ -12,18 +12,21 @@ Results are for research use unless you validate them for your purpose.
 
 from __future__ import annotations
 
-from runtime import errors
-from runtime._version import __version__
-from runtime._volume_run import Progress
-from runtime.bundle import available_bundles
-from runtime.cache import EmbeddingCache
-from runtime.geometry import Volume
-from runtime.intensity import PRESETS, Window
-from runtime.io import load, save
-from runtime.prompts import world_box
-from runtime.segmentation import ObjectResult, Segmentation
-from runtime.session import Session
-from runtime.types import Box, Embedding, Point, Prediction, SliceResult
+from runtime._importing import no_search_for_garbage
+
+with no_search_for_garbage():
+    from runtime import errors
+    from runtime._version import __version__
+    from runtime._volume_run import Progress
+    from runtime.bundle import available_bundles
+    from runtime.cache import EmbeddingCache
+    from runtime.geometry import Volume
+    from runtime.intensity import PRESETS, Window
+    from runtime.io import load, save
+    from runtime.prompts import world_box
+    from runtime.segmentation import ObjectResult, Segmentation
+    from runtime.session import Session
+    from runtime.types import Box, Embedding, Point, Prediction, SliceResult
 
 __all__ = [
     "PRESETS",

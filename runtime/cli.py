@@ -6,7 +6,9 @@ Knows argparse, exit codes and the public API; does no arithmetic on images.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import gc
 import json
 import logging
 import re
@@ -51,6 +53,8 @@ the results for your purpose."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 2 usage, 3 image, 4 bundle, 5 backend, 6 output)."""
+    if argv is None:  # a process of our own: looking through all objects at its end frees what the system frees at once
+        atexit.register(gc.freeze)
     return run_command("lite-infer", _dispatch, argv)
 
 
