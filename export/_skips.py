@@ -86,5 +86,5 @@ def round_skips(model: Any) -> None:
             product = made_by.get(node.input[other])
             restoring = maker(product, "DequantizeLinear") if product is not None and product.input else None
             rounding = maker(restoring, "QuantizeLinear")
-            if rounding is not None and rounding.input[0] == node.input[place]:
+            if restoring is not None and rounding is not None and rounding.input[0] == node.input[place]:
                 node.input[place] = restoring.output[0]

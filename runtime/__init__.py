@@ -12,9 +12,9 @@ Results are for research use unless you validate them for your purpose.
 
 from __future__ import annotations
 
-from runtime._importing import no_search_for_garbage
+from runtime import _importing
 
-with no_search_for_garbage():
+with _importing.no_search_for_garbage():
     from runtime import errors
     from runtime._version import __version__
     from runtime._volume_run import Progress
