@@ -17,7 +17,7 @@ each found by measurement and, but for the last, which shows only now and then, 
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
 * A graph with 8-bit depthwise convolutions that 2026.4 loads from its cache for two streams is wrong as often as not:
   the streams' copies are made side by side and disturb each other's weights. So calls that run at once have graphs of
-  one stream each, loaded one after the other.
+  one stream each.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import logging
 import os
 import sys
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -272,11 +273,7 @@ class OpenVinoBackend:
         self._foreign = _foreign()
         self.cache_directory = _made(_own_directory(options, openvino.__version__))
         try:
-            copies = [
-                _compiled(_core(), str(path), _properties(options), self.cache_directory)
-                for _ in range(options.streams)
-            ]
-            compiled = copies[0]
+            compiled = self._compile(path, options)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             self.io_spec = IoSpec(
@@ -296,10 +293,22 @@ class OpenVinoBackend:
             )
             raise BackendError(msg)
         self.precision = options.precision
-        self._copies: tuple[Any, ...] = tuple(copies)
+        self._copies: tuple[Any, ...] = (compiled, *self._later(path, options))
         self._turn = count()
         self._shared = openvino.Tensor
         self._idle: deque[Any] = deque()
+
+    def _compile(self, path: Path, options: BackendOptions) -> Any:
+        return _compiled(_core(), str(path), _properties(options), self.cache_directory)
+
+    def _later(self, path: Path, options: BackendOptions) -> list[Future[Any]]:
+        """The other copies, which another thread loads one by one: the first call needs none of them."""
+        if options.streams == 1:
+            return []
+        loader = ThreadPoolExecutor(1, "lite-infer copies")
+        copies = [loader.submit(self._compile, path, options) for _ in range(options.streams - 1)]
+        loader.shutdown(wait=False)
+        return copies
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `Backend.run`."""
@@ -313,7 +322,7 @@ class OpenVinoBackend:
         except IndexError:
             request = None
         try:
-            request = request or copies[next(self._turn) % len(copies)].create_infer_request()
+            request = request or self._settled(copies).create_infer_request()
             # Inputs are read in place; outputs are copied, since the request writes the next run's into the same memory
             shared = [self._tensor(inputs[spec.name]) for spec in self.io_spec.inputs]
             for index, tensor in enumerate(shared):
@@ -327,6 +336,11 @@ class OpenVinoBackend:
         if self._copies:  # a request that failed, or outlived close(), is dropped
             self._idle.append(request)
         return {spec.name: array for spec, array in zip(self.io_spec.outputs, arrays, strict=True)}
+
+    def _settled(self, copies: tuple[Any, ...]) -> Any:
+        """The copy whose turn it is, once it is loaded."""
+        copy = copies[next(self._turn) % len(copies)]
+        return copy.result() if isinstance(copy, Future) else copy
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         """The array's memory as OpenVINO takes it: in C order and, though it is only read, not locked against writing.

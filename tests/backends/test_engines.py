@@ -6,7 +6,7 @@ import platform
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -294,9 +294,13 @@ def test_calls_at_once_have_a_graph_of_one_stream_each(tmp_path: Path) -> None:
             asked.append(self._number)
             return self._copy.create_infer_request()
 
-    assert [copy.get_property("NUM_STREAMS") for copy in backend._copies] == [1, 1]
+    first, second = backend._copies
+    copies = (first, second.result())
+    assert [copy.get_property("NUM_STREAMS") for copy in copies] == [1, 1]
     assert backend.threads == 1
-    backend._copies = tuple(Counting(number, copy) for number, copy in enumerate(backend._copies))
+    later: Future[Any] = Future()
+    later.set_result(Counting(1, copies[1]))
+    backend._copies = (Counting(0, copies[0]), later)
     both = threading.Barrier(2)
     original = backend._tensor
 
@@ -311,4 +315,19 @@ def test_calls_at_once_have_a_graph_of_one_stream_each(tmp_path: Path) -> None:
     assert sorted(asked) == [0, 1]
     for one in found:
         np.testing.assert_array_equal(one["sum"], feeds["a"] + feeds["b"])
+    backend.close()
+
+
+def test_a_copy_that_does_not_load_is_told_to_the_call_that_needs_it(tmp_path: Path) -> None:
+    skip_without("openvino")
+    backend: Any = open_file("openvino", SUM.save(tmp_path / "sum.onnx"), BackendOptions(threads=2, streams=2))
+    feeds = {"a": rows(1, 4, 3), "b": rows(0, 4, 3)}
+    backend._copies[1].result()
+    broken: Future[Any] = Future()
+    broken.set_exception(RuntimeError("Exception from src/a.cpp:1:\nthe reason\n\n"))
+    backend._copies = (backend._copies[0], broken)
+    np.testing.assert_array_equal(backend.run(feeds)["sum"], feeds["a"] + feeds["b"])
+    backend._idle.clear()
+    with pytest.raises(InferenceError, match=r"sum\.onnx: OpenVINO failed to run it \(the reason\)"):
+        backend.run(feeds)
     backend.close()
