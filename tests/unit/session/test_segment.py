@@ -292,7 +292,8 @@ def test_timings_add_up(session: Session) -> None:
         "prompts_decoded",
     }
     parts = timings["window_ms"] + timings["encode_ms"] + timings["decode_ms"]
-    assert 0 < parts <= timings["total_ms"]
+    at_once = 2 if session.threads > 1 else 1  # the time of both slices that are worked on
+    assert 0 < parts <= at_once * timings["total_ms"]
 
 
 def test_two_slices_are_worked_on_at_once_and_nothing_else_changes(
