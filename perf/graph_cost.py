@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["OperationCost", "costs", "make_static"]
+__all__ = ["OperationCost", "costs", "executed_cost", "make_static"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,19 @@ def costs(operations: Iterable[Any]) -> list[OperationCost]:
             output = math.prod(tuple(operation.output(0).shape))
             found.append(OperationCost(operation.get_friendly_name(), flop, activations + output, weights))
     return found
+
+
+def executed_cost(layer: Any) -> OperationCost | None:
+    """Cost of an executed product with weights, from its own shapes; None of any other layer.
+
+    A product that took in a bias is named after the addition, so that it is not found under the graph's own names.
+    """
+    if str(layer.get_rt_info()["layerType"].astype(str)) != "FullyConnected":
+        return None
+    given, *constants = (tuple(port.get_shape()) for port in layer.inputs())
+    output = math.prod(tuple(layer.output(0).shape))
+    weights = sum(math.prod(shape) for shape in constants)
+    return OperationCost(layer.get_friendly_name(), 2.0 * output * given[-1], math.prod(given) + output, weights)
 
 
 def _is_constant(node: Any) -> bool:

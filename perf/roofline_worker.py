@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from perf.engine import openvino, ops
-from perf.graph_cost import OperationCost, costs, make_static
+from perf.graph_cost import OperationCost, costs, executed_cost, make_static
 
 __all__ = ["convolutions", "main", "measure_bandwidth", "measure_graph", "measure_rate"]
 
@@ -155,6 +155,8 @@ def _layers(
             continue
         names = {name.strip() for name in _text(info, "originalLayersNames").split(",")}
         fused = [operations[name] for name in names if name in operations]
+        own = None if fused else executed_cost(node)
+        fused += [] if own is None else [own]
         precision = next((name for end, name in _KERNELS if _text(info, "primitiveType").lower().endswith(end)), "f32")
         moved = sum(one.bytes(*_BYTES[precision]) for one in fused)
         yield {

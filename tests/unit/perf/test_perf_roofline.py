@@ -81,6 +81,18 @@ def test_a_graph_is_timed_layer_by_layer_and_all_its_products_are_found(tiny_bun
     assert decoder["ms"] > 0
 
 
+def test_a_product_that_took_in_its_bias_is_counted_though_its_name_is_lost(tmp_path: Path) -> None:
+    x = given(1, 40, 32)
+    first = ops.add(ops.matmul(x, weights(64, 32), False, True), weights(64))
+    second = ops.add(ops.matmul(ops.gelu(first, "erf"), weights(16, 64), False, True), weights(16))
+    openvino.save_model(openvino.Model([ops.result(second)], [x], "graph"), tmp_path / "graph.xml")
+    found = roofline_worker.measure_graph(tmp_path / "graph.xml", "f32", 1)
+    assert found["gflop"] == pytest.approx(2 * 40 * (32 * 64 + 64 * 16) / 1e9)
+    assert sum(layer["gflop"] for layer in found["layers"]) == pytest.approx(found["gflop"])
+    products = [layer for layer in found["layers"] if layer["gflop"]]
+    assert sum(layer["mbytes"] for layer in products) >= 4 * (32 * 64 + 64 * 16) / 1e6
+
+
 def test_peaks_are_found_in_every_precision_that_the_engine_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {name: roofline_worker.measure_rate(name, 1, 8, 0.01) for name in ("f32", "int8")}
     assert all(rate is not None and rate > 0 for rate in rates.values())
