@@ -24,7 +24,8 @@ from perf.html import html_report
 from perf.machine import describe_machine
 from perf.measure import Measurer
 from perf.options import parse_options
-from perf.plan import Subject, configurations
+from perf.peers import private_texts
+from perf.plan import Subject, check_patterns, configurations
 from perf.processes import launch, launch_within
 from perf.recorder import Recorder
 from perf.records import Option, Report, encode_report
@@ -83,7 +84,11 @@ def _measure(options: argparse.Namespace) -> Report:
     time_left = deadline(options.limit)
     subjects = make_subjects(options.bundle or [None], options.modality, options.plain)
     kinds = (options.backends, options.precisions, options.threads, options.isa)
-    chosen = configurations(subjects, *kinds, references=options.references)
+    more = {"references": options.references, "peers": options.peers, "skip": options.skip}
+    chosen = configurations(subjects, *kinds, **more)
+    numbers = range(1, len(options.files) + 1)
+    own = (f"file-{number}{end}" for number in numbers for end in ("", "-npz"))
+    check_patterns(options.skip, chosen, [*options.cases, *own])
     recorder = Recorder()
     cases: list[Case] = []
     outcome = Outcome(0, "interrupted")
@@ -112,6 +117,7 @@ def _measure(options: argparse.Namespace) -> Report:
                 chosen,
                 cases,
                 repeat=options.repeat,
+                once=options.once,
                 extras=extras,
                 time_left=time_left,
                 progress=progress,
@@ -139,11 +145,14 @@ def _asked(options: argparse.Namespace) -> dict[str, Option]:
         "isa": [limit or "native" for limit in options.isa],
         "modality": options.modality,
         "references": list(options.references),
+        "peers": [one.name for one in options.peers],
+        "skip": list(options.skip),
         "budgets": [budget.text for budget in options.budget],
         "goals": options.goals,
         "roofline": options.roofline,
         "labelled": options.labelled is not None,
         "repeat": options.repeat,
+        "once_s": options.once,
         "limit_s": options.limit,
         "quick": options.quick,
     }
@@ -151,7 +160,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Option]:
 
 def _private(options: argparse.Namespace, subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Texts that must not appear in the report, and what appears instead."""
-    found: list[tuple[str, str]] = []
+    found = list(private_texts(options.peers))
     for number, one in enumerate(options.files, start=1):
         found += [(str(one.path.resolve()), f"file-{number}"), (one.path.name, f"file-{number}")]
     for subject in subjects:

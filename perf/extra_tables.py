@@ -20,11 +20,18 @@ def budget_texts(one: BudgetFigures) -> tuple[str, str, str]:
     """What was wanted of what, what was found, and whether that is enough."""
     unit = {"times": " x", "s": " s", "MB": " MB"}[one.unit]
     against = {"floor": "floor + ", "": ""}.get(one.against, f"{one.against} x ")
-    limit = f"{against}{one.limit:g}" + ("" if one.unit == "times" else unit)
+    limit = against + (NONE if one.limit is None else f"{one.limit:.3g}") + ("" if one.unit == "times" else unit)
+    limit += "" if one.than is None else f" (as on {one.than})"
     found = "not measured" if one.value is None else f"{one.value:.3g}" + ("" if one.unit == "times" else unit)
     if one.low is not None and one.high is not None:
         found += f" ({one.low:.3g}-{one.high:.3g})"
-    return f"{one.subject}, {one.case}, {one.quantity} <= {limit}", found, "met" if one.met else "MISSED"
+    return f"{one.subject}, {one.case}, {one.quantity} <= {limit}", found, _verdict(one)
+
+
+def _verdict(one: BudgetFigures) -> str:
+    """A goal of the project that could not be judged is no fault of the run; a budget that was asked for is missed."""
+    unknown = one.value is None or one.limit is None
+    return "met" if one.met else "-" if unknown and not one.asked else "MISSED"
 
 
 def budget_lines(report: Report) -> Iterator[str]:

@@ -26,13 +26,13 @@ def extra_tasks(chosen: Sequence[Configuration], *, roofline: bool, labelled: bo
 
     Graphs are looked into with OpenVINO, as many threads as the peaks are measured with, and no limit of instructions.
     """
-    own = [one for one in chosen if not one.is_reference]
+    own = [one for one in chosen if one.is_own]
     tasks = []
     if roofline and own:
         native = [one for one in own if one.backend == "openvino" and one.isa is None and one.threads == own[0].threads]
-        tasks = [Task("peaks"), *(Task("graphs", configuration=one) for one in native)]
+        tasks = [Task("peaks"), *(Task("graphs", configuration=one) for one in native if one.wants("graphs"))]
     if labelled:
-        tasks += [Task("labelled", configuration=one) for one in own]
+        tasks += [Task("labelled", configuration=one) for one in own if one.wants("labelled")]
         tasks.append(Task("baselines"))
     return tasks
 

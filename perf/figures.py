@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from perf.plan import PEER, REFERENCE
 from perf.records import CaseFigures, ConfigurationFigures, ProcessFigures, Report, Stat
 from perf.stats import Ratio, ratio_of_medians
 
-__all__ = ["case_of", "comparable", "pairs", "quantity", "ratio", "reference_of", "single_of"]
+__all__ = ["case_of", "comparable", "is_own", "pairs", "peer_of", "quantity", "ratio", "reference_of", "single_of"]
 
 Quantity = Literal["wall_s", "cpu_s", "peak_rss_bytes"]
 
@@ -29,12 +30,22 @@ def case_of(one: ConfigurationFigures, case: str) -> CaseFigures | None:
     return next((found for found in one.cases if found.case == case), None)
 
 
+def is_own(one: ConfigurationFigures) -> bool:
+    """Whether this is lite-infer itself."""
+    return one.backend not in (REFERENCE, PEER)
+
+
+def peer_of(report: Report, name: str) -> ConfigurationFigures | None:
+    """Return a program of somebody else."""
+    return next((one for one in report.configurations if (one.backend, one.name) == (PEER, name)), None)
+
+
 def reference_of(
     report: Report, subject: str, precision: str = "default", isa: str | None = None
 ) -> ConfigurationFigures | None:
     """Return the reference pipeline on a bundle; the one it is a duplicate of, where it is one."""
     for one in report.configurations:
-        if (one.backend, one.precision, one.subject, one.isa) == ("reference", precision, subject, isa):
+        if (one.backend, one.precision, one.subject, one.isa) == (REFERENCE, precision, subject, isa):
             return (
                 one if one.same_as is None else next(each for each in report.configurations if each.name == one.same_as)
             )
@@ -54,7 +65,7 @@ def single_of(report: Report, one: ConfigurationFigures) -> ConfigurationFigures
 def comparable(report: Report, subject: str) -> ConfigurationFigures | None:
     """Return lite-infer's first configuration of a bundle: its defaults, unless others were asked for."""
     for one in report.configurations:
-        if one.backend != "reference" and one.subject == subject and one.isa is None and one.same_as is None:
+        if is_own(one) and one.subject == subject and one.isa is None and one.same_as is None:
             return one
     return None
 

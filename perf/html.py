@@ -10,7 +10,7 @@ from html import escape
 
 from perf.cases import series_of
 from perf.extra_tables import budget_texts, labelled_rows, roofline_rows
-from perf.figures import pairs
+from perf.figures import is_own, pairs
 from perf.records import CaseFigures, ConfigurationFigures, Report
 from perf.svg import COLOURS, Bar, Line, bars, lines
 from perf.table import case_rows, head_lines, remarks, start_rows
@@ -98,7 +98,7 @@ def _case(report: Report, name: str) -> Iterator[str]:
     if rows:
         yield _key(_KINDS)
         yield bars(rows, "s, whole process")
-    staged = [_stage_bar(one, case) for one, case in found if one.backend != "reference" and case.stages]
+    staged = [_stage_bar(one, case) for one, case in found if is_own(one) and case.stages]
     if staged:
         yield _key([title for title, _ in _STAGES])
         yield bars(staged, "ms, stages in one process, embeddings in memory only")
@@ -107,11 +107,12 @@ def _case(report: Report, name: str) -> Iterator[str]:
 
 
 def _process_bars(one: ConfigurationFigures, case: CaseFigures) -> Iterator[Bar]:
+    label = one.name
     for number, kind in enumerate(_KINDS):
         if kind in case.processes:
             wall = case.processes[kind].wall_s
-            label = one.name if kind == "cold" else ""
             yield Bar(label, [(number, wall.median)], wall.min, wall.max, f"{wall.median:.2f}")
+            label = ""
 
 
 def _stage_bar(one: ConfigurationFigures, case: CaseFigures) -> Bar:
@@ -133,7 +134,7 @@ def _series(report: Report) -> Iterator[str]:
             titles[found[0]] = found[2]
     for name, members in series.items():
         for one in report.configurations:
-            if one.backend == "reference" or one.same_as is not None:
+            if not is_own(one) or one.same_as is not None:
                 continue
             curves = [curve for curve in _curves(one, sorted(members)) if curve.points]
             if curves:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from perf.cases import Case
 from perf.extras import KINDS, run_extra
+from perf.peers import check_labels
 from perf.plan import FLOOR, Configuration, Task
 from perf.processes import CLI, Finished, Launch, ProcessFailed, python_command
 from perf.recorder import AnswersDiffer, Opened, Recorder
@@ -47,9 +48,15 @@ class Measurer:
         except (ProcessFailed, ValueError, IndexError):
             return None
 
-    def prime(self, one: Configuration) -> None:
-        """Fill the cache of compiled graphs of a configuration, unmeasured, and learn what it turns out to be."""
+    def prime(self, one: Configuration, cases: Sequence[Case] = ()) -> None:
+        """Fill the cache of compiled graphs of a configuration, unmeasured, and learn what it turns out to be.
+
+        A program of somebody else is run once on the smallest of its cases, so that it can fill a cache of its own.
+        """
         try:
+            if one.peer is not None:
+                self._prime_peer(one, cases)
+                return
             facts = self._prepared(one) if one.is_reference else self._worker(one, None, self._primed(one))["facts"]
         except ProcessFailed as error:
             self.recorder.fail(one.name, "", str(error))
@@ -113,14 +120,35 @@ class Measurer:
                 self.recorder.add((one.name, "", "start", name, stage), samples[0])
 
     def _processes(self, one: Configuration, case: Case) -> None:
-        """Cold; warm; and in the folder that the warm run stored its embeddings in once more, and with another box."""
+        """Cold; warm; and in the folder that the warm run stored its embeddings in once more, and with another box.
+
+        Of somebody's program, whose caches are its own affair, one process.
+        """
+        if one.peer is not None:
+            with self._scratch() as scratch:
+                output = scratch / "answer.npz"
+                self._note(one, case, "warm", self._peer(one, case, output), output)
+            return
         with self._scratch() as cache:
             self._segment(one, case, "cold", cache)
         with self._scratch(one) as cache:
             self._segment(one, case, "warm", cache)
-            if not one.is_reference:
+            if one.is_own:
                 self._segment(one, case, "stored", cache)
                 self._segment(one, case.with_second_box(), "second", cache)
+
+    def _prime_peer(self, one: Configuration, cases: Sequence[Case]) -> None:
+        case = min(cases, key=lambda case: case.facts.file_bytes, default=None)
+        if case is not None:
+            with self._scratch() as scratch:
+                self._peer(one, case, scratch / "answer.npz")
+
+    def _peer(self, one: Configuration, case: Case, output: Path) -> Finished:
+        """Run somebody's program in the user's own working folder, and see that it wrote a label map."""
+        assert one.peer is not None
+        finished = self.launch(one.peer.command(case.path, output), {}, Path.cwd())
+        check_labels(output, case)
+        return finished
 
     def _segment(self, one: Configuration, case: Case, name: str, cache: Path) -> None:
         """Run one whole process, check its answer, note what it cost."""
@@ -132,6 +160,9 @@ class Measurer:
             chosen = [*case.arguments(), *one.arguments(), "--json", "--output", str(output)]
             arguments = ["-c", CLI, *chosen]
         finished = self._python(arguments, cache, one)
+        self._note(one, case, name, finished, output)
+
+    def _note(self, one: Configuration, case: Case, name: str, finished: Finished, output: Path) -> None:
         self.recorder.check_answer(one.name, case.answer_name, output, self.folder / "answers")
         self.recorder.add_process((one.name, case.name, "process", name), finished)
         if one.is_reference and name == "warm":

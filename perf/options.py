@@ -13,6 +13,7 @@ from typing import Any
 
 from perf.budget import Budget, parse_budget
 from perf.cases import CASE_NAMES, DEFAULT_CASES, QUICK_CASES, SCALING_CASES, UserFile
+from perf.peers import parse_peers
 from runtime.command import CommandParser
 from runtime.errors import PromptError
 
@@ -23,6 +24,8 @@ _PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _LIMITS = ("AVX512_CORE_VNNI", "AVX2_VNNI", "AVX2")
 _QUICK_SECONDS = 45.0
 _BUDGET_HELP = "[BUNDLE/]CASE[:QUANTITY]=LIMIT, such as ct-1-npz=0.5 (of the reference) or ct-1=floor+0.6; repeatable"
+_PEER_HELP = "somebody's program for the challenge's NPZ, with {input} and {output} in its command; repeatable"
+_SKIP_HELP = "leave out what CONFIGURATION/CASE (or /start, /graphs, /labelled) matches, with * and ?; repeatable"
 _DESCRIPTION = "Measure how fast lite-infer is on this computer: whole processes and the stages inside them."
 _EPILOG = f"""\
 cases: {", ".join(CASE_NAMES)}
@@ -34,6 +37,7 @@ examples:
   lite-infer perf --backends openvino --threads 1,2,4  how it scales
   lite-infer perf --bundle ./daft --modality CT --cases ct-1-npz --budget ct-1-npz=0.67
   lite-infer perf --cases ct-1 --file ct.nii.gz --box 60,70,20,140,160,55
+  lite-infer perf --cases ct-1-npz --peer "theirs=./theirs {{input}} {{output}}" --budget "ct-1-npz=0.33*theirs"
   lite-infer perf compare before.json after.json       ratios with intervals
   lite-infer perf report laptop.json                   table and HTML of an earlier run
 
@@ -80,6 +84,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     if unknown:
         msg = f"case {', '.join(unknown)}: wanted some of {', '.join(known)}"
         raise PromptError(msg)
+    options.peers = parse_peers(options.peers)
     options.budget = [_budget(text, options) for text in options.budget]
     return options
 
@@ -89,6 +94,9 @@ def _budget(text: str, options: argparse.Namespace) -> Budget:
     budget = parse_budget(text)
     if budget.case not in options.cases and not budget.case.startswith("file-"):
         msg = f"budget {text!r}: case {budget.case} is not measured; wanted some of {', '.join(options.cases)}"
+        raise PromptError(msg)
+    if budget.peer not in (None, *(one.name for one in options.peers)):
+        msg = f"budget {text!r}: there is no peer {budget.peer}; give --peer {budget.peer}=COMMAND"
         raise PromptError(msg)
     if budget.against.startswith("reference") and (not options.reference or not _may_be_npz(budget.case)):
         msg = f"budget {text!r}: no reference is measured on {budget.case}; give a case *-npz, without --no-reference"
@@ -131,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--precisions", type=_known(_PRECISIONS), metavar="A,B", help="default: auto,fp32")
     group.add_argument("--threads", type=_counts, default=(None,), metavar="N,M", help="default: physical cores")
     group.add_argument("--isa", type=_isa, default=(None,), metavar="A,B", help=f"native or {', '.join(_LIMITS)}")
+    group.add_argument("--peer", dest="peers", action="append", default=[], metavar="NAME=COMMAND", help=_PEER_HELP)
+    group.add_argument("--skip", action="append", default=[], metavar="PATTERN", help=_SKIP_HELP)
     group.add_argument("--repeat", type=_positive, default=5, metavar="N", help="interleaved rounds (default 5)")
+    group.add_argument("--once", type=float, metavar="S", help="do not repeat what takes longer than S seconds a round")
     group.add_argument("--limit", type=float, metavar="S", help="begin no measurement after that many seconds")
     group.add_argument("--quick", action="store_true", help="fewer cases, precision auto, less than a minute")
     group = parser.add_argument_group("judge")

@@ -6,16 +6,36 @@ Knows configurations, cases and tasks; runs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
 from perf.cases import Case
+from perf.peers import Peer
+from runtime.errors import PromptError
 
-__all__ = ["FLOOR", "REFERENCE", "Configuration", "Subject", "Task", "configurations", "rounds"]
+__all__ = [
+    "FLOOR",
+    "PARTS",
+    "PEER",
+    "REFERENCE",
+    "Configuration",
+    "Subject",
+    "Task",
+    "check_patterns",
+    "configurations",
+    "rounds",
+]
 
 REFERENCE = "reference"
 """What stands where an engine is named for the reference pipeline (`perf.reference`)."""
+
+PEER = "peer"
+"""What stands there for a program of somebody else (`perf.peers`)."""
+
+PARTS = ("start", "graphs", "labelled")
+"""What is measured of a configuration beside cases, as ``skip`` names it."""
 
 FLOOR = {
     "interpreter": "pass",
@@ -58,14 +78,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One way to segment: lite-infer with an engine and a precision, or the reference pipeline.
+    """One way to segment: lite-infer with an engine and a precision, the reference pipeline, or somebody's program.
 
     Attributes
     ----------
     subject : Subject
-        The bundle.
+        The bundle; of a peer, its name alone.
     backend : str
-        An engine, or `REFERENCE`.
+        An engine, `REFERENCE` or `PEER`.
     precision : str
         As lite-infer takes it.
     threads : int or None
@@ -74,6 +94,10 @@ class Configuration:
         Limit set for the engine's kernels (``ONEDNN_MAX_CPU_ISA``); None sets none.
     name : str
         Tells it apart from the others.
+    peer : Peer or None
+        The program, where it is somebody else's.
+    skip : tuple of str
+        Patterns of ``NAME/PART`` that are not measured.
     """
 
     subject: Subject
@@ -82,15 +106,26 @@ class Configuration:
     threads: int | None
     name: str
     isa: str | None = None
+    peer: Peer | None = None
+    skip: tuple[str, ...] = ()
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the reference pipeline."""
         return self.backend == REFERENCE
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this is lite-infer itself."""
+        return self.backend not in (REFERENCE, PEER)
+
     def takes(self, case: Case) -> bool:
-        """Whether it can segment a case: the reference pipeline reads the challenge's files alone."""
-        return not self.is_reference or case.path.suffix == ".npz"
+        """Whether it is to segment a case; what is not lite-infer reads the challenge's files alone."""
+        return (self.is_own or case.path.suffix == ".npz") and self.wants(case.name)
+
+    def wants(self, part: str) -> bool:
+        """Whether a part - a case, ``start``, ``graphs``, ``labelled`` - is to be measured of it."""
+        return not any(fnmatchcase(f"{self.name}/{part}", pattern) for pattern in self.skip)
 
     def arguments(self) -> list[str]:
         """What the command line of lite-infer is given."""
@@ -117,6 +152,11 @@ class Task:
     configuration: Configuration | None = None
     case: Case | None = None
 
+    def key(self) -> tuple[str, ...]:
+        """What tells it apart from the other tasks of a round."""
+        return (self.kind, self.name, self.configuration.name if self.configuration else "",
+                self.case.name if self.case else "")  # fmt: skip
+
     def title(self) -> str:
         """Say what it is, for a progress bar."""
         parts = (self.configuration.name if self.configuration else "", self.case.name if self.case else "")
@@ -131,8 +171,13 @@ def configurations(
     limits: Sequence[str | None] = (None,),
     *,
     references: Sequence[str] = (),
+    peers: Sequence[Peer] = (),
+    skip: Sequence[str] = (),
 ) -> list[Configuration]:
-    """Every combination, each bundle's references (by precision) first, under names that tell them apart."""
+    """Every combination, each bundle's references (by precision) first, under names that tell them apart; then peers.
+
+    What ``skip`` has patterns of is not measured (`Configuration.wants`).
+    """
     made = []
     for subject in subjects:
         suffix = "" if len(subjects) == 1 else f" {subject.name}"
@@ -146,7 +191,19 @@ def configurations(
             name += "" if count is None else f" t{count}"
             name += "" if limit is None else f" {limit}"
             made.append(Configuration(subject, backend, precision, count, name, limit))
-    return made
+    for peer in peers:
+        nothing = Subject(peer.name, None, Path(), Path())
+        made.append(Configuration(nothing, PEER, "default", None, peer.name, peer=peer))
+    return [replace(one, skip=tuple(skip)) for one in made]
+
+
+def check_patterns(skip: Sequence[str], chosen: Sequence[Configuration], cases: Sequence[str]) -> None:
+    """Refuse a pattern that leaves nothing out, which is a mistake in writing, with PromptError."""
+    names = [f"{one.name}/{part}" for one in chosen for part in (*cases, *PARTS)]
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            msg = f"skip {pattern!r}: nothing of that name is measured; wanted a pattern of names like {names[0]!r}"
+            raise PromptError(msg)
 
 
 def rounds(chosen: Sequence[Configuration], cases: Sequence[Case], repeat: int) -> Iterator[list[Task]]:
@@ -163,11 +220,11 @@ def _tasks(chosen: Sequence[Configuration], cases: Sequence[Case]) -> Iterable[T
     for name in FLOOR:
         yield Task("floor", name)
     for one in chosen:
-        if not one.is_reference:
+        if one.is_own and one.wants("start"):
             yield Task("start", "cold", one)
             yield Task("start", "warm", one)
     for case in cases:
         for kind in ("processes", "stages"):
             for one in chosen:
-                if one.takes(case) and not (one.is_reference and kind == "stages"):
+                if one.takes(case) and (one.is_own or kind == "processes"):
                     yield Task(kind, configuration=one, case=case)

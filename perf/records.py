@@ -107,7 +107,7 @@ class BundleFacts(msgspec.Struct, frozen=True):
 
 
 class ConfigurationFigures(msgspec.Struct, frozen=True):
-    """One bundle, backend (or the reference pipeline), precision, number of threads and limit of instructions."""
+    """One bundle, backend (or what stands for it), precision, number of threads and limit of instructions."""
 
     name: str
     subject: str
@@ -139,20 +139,24 @@ class CaseFacts(msgspec.Struct, frozen=True):
 
 
 class BudgetFigures(msgspec.Struct, frozen=True):
-    """A budget, and what was measured for it: ``value`` in ``unit``, null where nothing was."""
+    """A budget, and what was measured for it: ``value`` in ``unit``, null where nothing was.
+
+    Where ``than`` names a case, ``limit`` is the share that was found on that one, null where nothing was.
+    """
 
     subject: str
     configuration: str | None
     case: str
     quantity: str
     against: str
-    limit: float
+    limit: float | None
     unit: str
     value: float | None
     low: float | None
     high: float | None
     met: bool
     asked: bool = True
+    than: str | None = None
 
 
 class LayerFigures(msgspec.Struct, frozen=True):

@@ -121,8 +121,9 @@ def _case(recorder: Recorder, context: Context, one: Configuration, case: Case) 
     processes = _processes(recorder, (*key, "process"))
     stages = _stages(recorder, (*key, "stage"))
     error = _clean(recorder.errors.get(key), context)
-    wanted = 2 if one.is_reference else len(PROCESSES)
-    status: Status = "failed" if error else "ok" if len(processes) == wanted and stages else "partial"
+    wanted = 1 if one.peer else 2 if one.is_reference else len(PROCESSES)
+    is_whole = len(processes) == wanted and (stages or one.peer)
+    status: Status = "failed" if error else "ok" if is_whole else "partial"
     if not error and not processes and not stages:
         status = "not measured"
     return CaseFigures(
@@ -208,11 +209,13 @@ def _masks_agreement(name: str, wanted: Path, found: Path) -> Agreement:
 
 def _reference(recorder: Recorder, context: Context, one: Configuration, case: Case) -> tuple[str, AnswerFile] | None:
     """The same bundle in float32 on the first backend that was measured with it."""
-    opened = recorder.opened[one.name]
+    opened = recorder.opened.get(one.name)
+    if opened is None:
+        return None
     for other in context.configurations:
         found = recorder.opened.get(other.name)
         answer = recorder.answers.get((other.name, case.name))
-        if found is None or answer is None or other.is_reference or other.isa is not None:
+        if found is None or answer is None or not other.is_own or other.isa is not None:
             continue
         if (found.bundle, found.precision) == (opened.bundle, "fp32"):
             return other.name, answer

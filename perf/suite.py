@@ -21,8 +21,8 @@ __all__ = ["Measures", "Outcome", "Progress", "deadline", "run_suite"]
 class Measures(Protocol):
     """What the suite needs of a measurer."""
 
-    def prime(self, one: Configuration) -> None:
-        """Prepare a configuration."""
+    def prime(self, one: Configuration, cases: Sequence[Case]) -> None:
+        """Prepare a configuration for its cases."""
 
     def run(self, task: Task) -> None:
         """Measure a task once."""
@@ -46,6 +46,7 @@ def run_suite(
     cases: Sequence[Case],
     *,
     repeat: int,
+    once: float | None = None,
     extras: Sequence[Task] = (),
     time_left: Callable[[], float] = lambda: float("inf"),
     progress: Progress | None = None,
@@ -53,24 +54,29 @@ def run_suite(
 ) -> Outcome:
     """Measure every task ``repeat`` times, then ``extras`` once; ``rounds`` of the outcome counts the complete ones.
 
-    ``kept`` is called after every round. Ctrl-C is not an error here: it ends the run, and what was measured before it
-    stays with the measurer.
+    What took longer than ``once`` seconds is not measured again. ``kept`` is called after every round. Ctrl-C is not an
+    error here: it ends the run, and what was measured before it stays with the measurer.
     """
     complete = done = 0
+    slow: set[tuple[str, ...]] = set()
     every = list(rounds(chosen, cases, repeat))
     total = len(chosen) + sum(len(tasks) for tasks in every) + len(extras)
     tell = progress or (lambda _title, _done, _total: None)
     try:
         for one in chosen:
             tell(f"{one.name} prepare", done, total)
-            measurer.prime(one)
+            measurer.prime(one, [case for case in cases if one.takes(case)])
             done += 1
         for number, tasks in enumerate([*every, list(extras)], start=1):
             for task in tasks:
                 if time_left() <= 0:
                     return Outcome(complete, "time limit")
                 tell(task.title(), done, total)
-                measurer.run(task)
+                if task.key() not in slow:
+                    begun = time.monotonic()
+                    measurer.run(task)
+                    if once is not None and time.monotonic() - begun > once:
+                        slow.add(task.key())
                 done += 1
             complete = min(number, len(every))
             kept(complete)

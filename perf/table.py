@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from perf.extra_tables import budget_lines, labelled_lines, roofline_lines
-from perf.figures import case_of, ratio, reference_of, single_of
+from perf.figures import case_of, is_own, ratio, reference_of, single_of
 from perf.isa_note import isa_note
 from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report
 from perf.stats import ratio_of_medians
@@ -126,7 +126,7 @@ def case_rows(report: Report, found: Sequence[tuple[ConfigurationFigures, CaseFi
 
 def _of_single(report: Report, one: ConfigurationFigures, case: CaseFigures) -> str:
     """`propagate_ms` over that in float32."""
-    other = None if one.backend == "reference" else single_of(report, one)
+    other = single_of(report, one) if is_own(one) else None
     theirs = None if other is None or other is one else case_of(other, case.case)
     mine = case.stages.get("propagate_ms")
     if mine is None or theirs is None or "propagate_ms" not in theirs.stages:

@@ -45,9 +45,11 @@ class FakeLaunch:
     def __call__(
         self, command: Sequence[str], variables: Mapping[str, str], folder: Path, *, timeout_s: float = 1800
     ) -> Finished:
-        cache = Path(variables["LITE_INFER_CACHE"])
         self.commands.append(list(command))
         self.variables.append(dict(variables))
+        if "LITE_INFER_CACHE" not in variables:
+            return self._peer(list(command))
+        cache = Path(variables["LITE_INFER_CACHE"])
         self.cold.append(not cache.is_dir() or not any(cache.iterdir()))
         message = self.refuse(list(command))
         if message is not None:
@@ -65,6 +67,13 @@ class FakeLaunch:
             np.savez(Path(command[command.index("--output") + 1]), segs=self.label_map)
         cost = float(len(self.commands))
         return Finished(cost, cost / 2, 1000 * len(self.commands), stdout)
+
+    def _peer(self, command: list[str]) -> Finished:
+        message = self.refuse(command)
+        if message is not None:
+            raise ProcessFailed(message)
+        np.savez(Path(command[-1]), segs=self.label_map)
+        return Finished(100.0, 50.0, 5000)
 
     def _reference(self, command: list[str]) -> str:
         precision = "bf16" if command[command.index("--precision") + 1] == "default" else "fp32"

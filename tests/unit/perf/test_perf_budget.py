@@ -6,6 +6,7 @@ import pytest
 from perf_fakes import case_figures, configuration_figures, processes, report
 
 from perf.budget import GOALS, check_budgets, parse_budget
+from perf.extra_tables import budget_texts
 from perf.records import Report, Stat
 from perf.stats import summarise
 from runtime.errors import PromptError
@@ -52,10 +53,43 @@ def test_a_ratio_comes_with_its_interval(measured: Report) -> None:
 
 
 @pytest.mark.parametrize("text", ["ct-5-npz=0.6", "other/ct-1-npz=0.6", "ct-1-npz:cold=floor+1"])
-def test_what_was_asked_for_and_not_measured_is_missed_and_a_goal_is_left_out(text: str, measured: Report) -> None:
+def test_what_was_not_measured_is_missed_where_it_was_asked_for_and_listed_where_it_is_a_goal(
+    text: str, measured: Report
+) -> None:
     (found,) = check_budgets(measured, [parse_budget(text)])
     assert (found.value, found.met) == (None, False)
-    assert check_budgets(measured, [parse_budget(text)], asked=False) == ()
+    assert budget_texts(found)[1:] == ("not measured", "MISSED")
+    (goal,) = check_budgets(measured, [parse_budget(text)], asked=False)
+    assert budget_texts(goal)[1:] == ("not measured", "-")
+
+
+@pytest.fixture
+def beside_a_peer() -> Report:
+    """One object takes .5 of the peer's program, five take .25 of it."""
+    own = [case_figures("ct-1-npz", warm=(1.0,)), case_figures("ct-5-npz", warm=(2.0,))]
+    theirs = [case_figures("ct-1-npz", warm=(2.0,)), case_figures("ct-5-npz", warm=(8.0,))]
+    peer = configuration_figures("pytorch", "peer", theirs, subject="pytorch", bundle=None, precision="default")
+    return report([configuration_figures("openvino auto", "openvino", own), peer])
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "limit", "met", "shown"),
+    [
+        ("ct-1-npz=0.5*pytorch", 0.5, 0.5, True, "tiny, ct-1-npz, warm <= pytorch x 0.5"),
+        ("tiny/ct-5-npz=0.2*pytorch", 0.25, 0.2, False, "tiny, ct-5-npz, warm <= pytorch x 0.2"),
+        ("ct-5-npz=ct-1-npz*pytorch", 0.25, 0.5, True, "tiny, ct-5-npz, warm <= pytorch x 0.5 (as on ct-1-npz)"),
+        ("ct-1-npz=ct-5-npz*pytorch", 0.5, 0.25, False, "tiny, ct-1-npz, warm <= pytorch x 0.25 (as on ct-5-npz)"),
+        ("ct-1-npz=grey-1*pytorch", 0.5, None, False, "tiny, ct-1-npz, warm <= pytorch x - (as on grey-1)"),
+        ("ct-1-npz=1*other", None, 1.0, False, "tiny, ct-1-npz, warm <= other x 1"),
+        ("ct-1-npz=1*reference", None, 1.0, False, "tiny, ct-1-npz, warm <= reference x 1"),
+    ],
+)
+def test_a_budget_may_be_a_share_of_a_peer_s_program_and_no_larger_than_on_another_case(
+    text: str, value: float | None, limit: float | None, met: bool, shown: str, beside_a_peer: Report
+) -> None:
+    (found,) = check_budgets(beside_a_peer, [parse_budget(text)])
+    assert (found.subject, found.value, found.limit, found.met) == ("tiny", value, limit, met)
+    assert budget_texts(found)[0] == shown
 
 
 def test_a_reference_that_is_the_default_one_in_disguise_is_followed() -> None:
@@ -76,6 +110,7 @@ def test_limits_of_instructions_are_not_judged() -> None:
     "text",
     [
         *("ct-1", "ct-1=", "ct-1=fast", "=0.5", "ct-1:hot=0.5", "ct-1=-1", "ct-1=floor+1MB", "ct-1=350MB"),
+        *("ct-1=*fp32", "ct-1=0.5*", "ct-1=0.5*a b", "ct-1:memory=0.5*fp32", "ct-1:session=ct-5*fp32"),
         *("ct-1:memory=0.5", "ct-1:session=0.5", "ct-1:session=floor+0.1", "a/b/ct-1=0.5"),
     ],
 )
@@ -86,4 +121,7 @@ def test_a_text_that_is_no_budget_is_refused_in_one_line(text: str) -> None:
 
 
 def test_the_project_s_goals_are_budgets() -> None:
-    assert {parse_budget(text).bundle for text in GOALS} == {"lite-infer-synthetic", "daft", "medficientsam-l0"}
+    goals = [parse_budget(text) for text in GOALS]
+    assert {goal.bundle for goal in goals} == {"lite-infer-synthetic", "daft", "medficientsam-l0", "lite-medsam"}
+    assert {goal.peer for goal in goals} == {None, "daft-cpp", "pytorch"}
+    assert len(set(GOALS)) == len(GOALS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from perf_fakes import FakeLaunch
 
 import runtime.cli
 from perf import cases, cli
+from perf.budget import GOALS
 from perf.cases import UserFile
 from perf.options import parse_options
 from perf.records import decode_report
@@ -188,10 +190,15 @@ def test_a_missed_budget_is_shown_and_exits_with_1_and_a_met_one_with_0(
     assert [budget.met for budget in report.budgets] == [False, True]
 
 
-def test_goals_are_shown_and_change_no_exit_code(faked: FakeLaunch, tmp_path: Path) -> None:
+def test_goals_are_shown_and_change_no_exit_code(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert runtime.cli.main([*ARGUMENTS, "--goals"]) == 0
     report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert [(budget.case, budget.asked) for budget in report.budgets] == [("grey-1-npz", False)]  # what was measured
+    assert len(report.budgets) == len(GOALS)
+    assert not any(budget.asked for budget in report.budgets)
+    assert [budget.case for budget in report.budgets if budget.value is not None] == ["grey-1-npz"]
+    assert "daft, ct-1-npz, warm <= reference x 0.667" in capsys.readouterr().out  # though it was not measured
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,8 @@ def test_goals_are_shown_and_change_no_exit_code(faked: FakeLaunch, tmp_path: Pa
         (["--budget", "grey-1-npz:hot=0.5"], "wanted [BUNDLE/]CASE"),
         (["--cases", "ct-1", "--budget", "ct-1=0.5"], "no reference is measured on ct-1"),
         (["--cases", "ct-1-npz", "--no-reference", "--budget", "ct-1-npz=0.5"], "no reference is measured"),
+        (["--budget", "ct-1-npz=0.5*theirs"], "there is no peer theirs; give --peer theirs=COMMAND"),
+        (["--skip", "nothing/*"], "skip 'nothing/*': nothing of that name is measured"),
         (["--isa", "AVX1024"], "AVX1024: wanted some of NATIVE"),
         (["--bundle", "default", "--plain", "default", "--plain", "default"], "2 bundles for the reference, but 1"),
     ],
@@ -212,6 +221,30 @@ def test_budgets_and_limits_that_cannot_be_are_refused_before_anything_is_measur
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not faked.commands
+
+
+def test_a_peer_s_program_is_measured_beside_the_others_and_only_its_name_is_written(
+    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "secret" / "theirs.py"
+    peer = f"theirs='{sys.executable}' --weights='{program.parent / 'weights'}' '{program}' {{input}} {{output}}"
+    arguments = [*ARGUMENTS, "--peer", peer, "--budget", "grey-1-npz=1*theirs"]
+    assert runtime.cli.main(arguments) == 0
+    report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
+    (theirs,) = [one for one in report.configurations if one.backend == "peer"]
+    assert (theirs.name, theirs.status, theirs.bundle, report.options["peers"]) == ("theirs", "ok", None, ["theirs"])
+    assert theirs.cases[0].processes["warm"].wall_s.samples == (100.0, 100.0)
+    assert theirs.cases[0].answer is not None
+    assert [budget.against for budget in report.budgets] == ["theirs"]
+
+    def fail(command: list[str]) -> str | None:
+        return f"{program}: no {program.parent / 'weights'}" if str(program) in command else None
+
+    faked.refuse = fail
+    assert runtime.cli.main(arguments) == 1
+    assert "theirs: FAILED: theirs: no theirs" in capsys.readouterr().out
+    texts = [(tmp_path / name).read_text(encoding="utf-8") for name in ("out.json", "out.html")]
+    assert not any(hidden in text for text in texts for hidden in ("secret", "weights", sys.executable))
 
 
 def test_the_file_is_whole_after_every_round(faked: FakeLaunch, tmp_path: Path) -> None:

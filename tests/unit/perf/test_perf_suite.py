@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 from perf_fakes import SUBJECT, configuration
 
 from perf.cases import Case
-from perf.plan import FLOOR, Configuration, Subject, Task, configurations, rounds
+from perf.peers import Peer
+from perf.plan import FLOOR, Configuration, Subject, Task, check_patterns, configurations, rounds
 from perf.processes import OutOfTime
 from perf.suite import Outcome, deadline, run_suite
+from runtime.errors import PromptError
 
 
 @dataclass
@@ -22,7 +26,7 @@ class Notes:
     primed: list[str] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
 
-    def prime(self, one: Configuration) -> None:
+    def prime(self, one: Configuration, cases: Sequence[Case]) -> None:
         self.primed.append(one.name)
 
     def run(self, task: Task) -> None:
@@ -80,6 +84,21 @@ def test_extras_follow_the_rounds_and_the_file_is_kept_after_each(tiny_case: Cas
     assert kept == [1, 2, 2]
 
 
+def test_what_takes_longer_than_asked_for_is_measured_once(tiny_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slow = [0.0], "stages"
+    monkeypatch.setattr("perf.suite.time.monotonic", lambda: now[0])
+
+    class Slow(Notes):
+        def run(self, task: Task) -> None:
+            super().run(task)
+            now[0] += 7.0 if task.kind == slow else 5.0
+
+    notes = Slow()
+    assert run_suite(notes, [configuration()], [tiny_case], repeat=3, once=6.0) == Outcome(3, None)
+    kinds = [task.kind for task in notes.tasks]
+    assert (kinds.count(slow), kinds.count("processes"), kinds.count("start")) == (1, 3, 6)
+
+
 def test_a_limit_of_zero_seconds_is_over_at_once_and_no_limit_never_is() -> None:
     assert deadline(0)() <= 0
     assert deadline(None)() == float("inf")
@@ -130,3 +149,27 @@ def test_the_reference_gets_no_start_no_stages_and_only_the_files_it_reads(tiny_
     (tasks,) = rounds(chosen, [tiny_case, other], 1)
     mine = [task for task in tasks if task.configuration is not None and task.configuration.is_reference]
     assert [(task.kind, task.case) for task in mine] == [("processes", tiny_case)] * 2
+
+
+def test_a_peer_gets_one_process_a_case_of_the_files_it_reads_and_no_start(tiny_case: Case) -> None:
+    other = replace(tiny_case, path=Path("ct.nii.gz"))
+    chosen = configurations([SUBJECT], ("openvino",), ("auto",), peers=[Peer("theirs", ("a", "{input}", "{output}"))])
+    (tasks,) = rounds(chosen, [tiny_case, other], 1)
+    mine = [task for task in tasks if task.configuration is not None and task.configuration.peer is not None]
+    assert [(task.kind, task.case, task.title()) for task in mine] == [
+        ("processes", tiny_case, "theirs tiny processes"),
+    ]
+
+
+def test_patterns_leave_out_cases_and_parts_of_configurations(tiny_case: Case) -> None:
+    skip = ["reference*/tiny", "openvino fp32/start", "openvino auto/t*y"]
+    chosen = configurations([SUBJECT], ("openvino",), ("auto", "fp32"), references=("default", "fp32"), skip=skip)
+    check_patterns(skip, chosen, [tiny_case.name])
+    (tasks,) = rounds(chosen, [tiny_case], 1)
+    mine = [(task.configuration.name, task.kind) for task in tasks if task.configuration is not None]
+    assert mine == [
+        *(("openvino auto", "start"), ("openvino auto", "start")),
+        *(("openvino fp32", "processes"), ("openvino fp32", "stages")),
+    ]
+    with pytest.raises(PromptError, match=r"skip 'openvino bf16/\*': nothing of that name .* like 'reference/tiny'"):
+        check_patterns(["openvino bf16/*"], chosen, [tiny_case.name])
