@@ -17,15 +17,10 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.manifest import MANIFEST_NAME, FileRecord, GraphFiles, GraphSet, Manifest, write_manifest
 
-__all__ = ["Graphs", "copy_float", "folder_bytes", "graphs_of", "rewrite_manifest"]
+__all__ = ["Graphs", "copy_float", "folder_bytes", "rewrite_manifest"]
 
 Graphs = Mapping[Literal["float", "int8"], GraphSet]
 """Graphs of a bundle by precision."""
-
-
-def graphs_of(graph_set: GraphSet) -> dict[str, GraphFiles]:
-    """Files of all graphs by role."""
-    return {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
 
 
 def copy_float(source: Bundle, folder: Path, leave: Collection[str] = ()) -> Manifest:
@@ -34,7 +29,7 @@ def copy_float(source: Bundle, folder: Path, leave: Collection[str] = ()) -> Man
     INT8 graphs and the files named in `leave` stay behind. BundleError where a graph is carried as OpenVINO IR only.
     """
     manifest = source.manifest
-    graphs = graphs_of(manifest.graphs["float"])
+    graphs = manifest.graphs["float"].by_role
     lacking = [role for role, files in graphs.items() if files.onnx is None]
     if lacking:
         msg = (
@@ -42,16 +37,15 @@ def copy_float(source: Bundle, folder: Path, leave: Collection[str] = ()) -> Man
             "convert the checkpoint again with --format onnx or both"
         )
         raise BundleError(msg)
-    every = [files for one in manifest.graphs.values() for files in graphs_of(one).values()]
+    every = [files for one in manifest.graphs.values() for files in one.by_role.values()]
     kept = set(manifest.files) - {name for files in every for name in _parts(files)} - set(leave)
     kept |= {str(files.onnx) for files in graphs.values()}
     for name in sorted(kept):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.path(name), folder / name)
     plain = {role: GraphFiles(onnx=files.onnx) for role, files in graphs.items()}
-    float_set = GraphSet(plain.pop("encoder"), plain.pop("decoder"), plain)
     metrics = tuple(metric for metric in manifest.metrics if not metric.name.startswith("int8_"))
-    return rewrite_manifest(folder, manifest, {"float": float_set}, metrics=metrics, int8_faster={})
+    return rewrite_manifest(folder, manifest, {"float": GraphSet.from_roles(plain)}, metrics=metrics, int8_faster={})
 
 
 def _parts(files: GraphFiles) -> list[str]:

@@ -28,6 +28,7 @@ __all__ = [
     "Sample",
     "check_calibratable",
     "divided",
+    "one_box_calls",
     "prompts_of",
     "read_samples",
     "record",
@@ -291,3 +292,17 @@ def record(session: runtime.Session, samples: Sequence[Sample]) -> dict[str, lis
         carried = [inputs for inputs in decoder if inputs["has_mask"].any()]
         decoder += [{**inputs, "has_mask": inputs["has_mask"] * spec.neighbour_flag} for inputs in carried]
     return {role: recorder.inputs for role, recorder in recorders.items()}
+
+
+def one_box_calls(calls: Sequence[Mapping[str, NDArray[Any]]], inputs: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+    """Calls of the decoder as its graph for one box takes them, which has those inputs: one for each box.
+
+    Clicks are left out; prompts without a box are.
+    """
+    found = []
+    for call in calls:
+        count = len(call["boxes"])
+        for number in np.flatnonzero(~np.isnan(call["boxes"]).any(axis=1)):
+            rows = slice(number, number + 1)
+            found.append({name: call[name][rows] if len(call[name]) == count > 1 else call[name] for name in inputs})
+    return found

@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 
 import runtime
-from export._bundle_copy import Graphs, graphs_of, rewrite_manifest
-from export._calibration import Images, record
+from export._bundle_copy import Graphs, rewrite_manifest
+from export._calibration import Images, one_box_calls, record
 from export._mask_drop import POINTS, Masks, masks_of, mean_dice, speed_ratio
 from export._onnx_weights import store_half, widen
 from export._qdq import name_nodes, products, quantise_graph, quantised_nodes, restore_float, worth_quantising
@@ -46,12 +46,12 @@ class Int8:
         self._folder, self._reference, self._report, self._options = folder, reference, report, options
         self._manifest = load_manifest(folder)
         self._calibrate, self._held = images.calibrate, images.held_out
-        self._files = graphs_of(self._manifest.graphs["float"])
+        self._files = self._manifest.graphs["float"].by_role
         self._originals: dict[str, Any] = {}
         self._models: dict[str, Any] = {}
         self._cache = EmbeddingCache(disk_bytes=0)
         self._limit = _AIM * options.max_drop
-        self._example: dict[str, Mapping[str, Any]] = {}
+        self._recorded: dict[str, list[dict[str, Any]]] = {}
 
     def make(self) -> GraphSet:
         """Write the INT8 graphs and return their files; a graph that INT8 does not speed up is the float one.
@@ -63,23 +63,40 @@ class Int8:
         self._keep_what_pays()
         for role in set(_ROLES) - set(self._models):
             (self._folder / _file(role)).unlink(missing_ok=True)
+        if "one_box" in self._files and "decoder" in self._models:
+            self._follow_decoder()
         return self._graph_set(self._models)
+
+    def _follow_decoder(self) -> None:
+        """Quantise the layers of the graph for one box that the decoder has in INT8."""
+        model = self._float_model("one_box")
+        chosen = quantised_nodes(self._models["decoder"])
+        calls = one_box_calls(self._recorded["decoder"], [value.name for value in model.graph.input])
+        made = quantise_graph(model, calls, chosen, transformer=_is_transformer(model))
+        store_half(made)
+        self._models["one_box"] = made
+        self._report.quantised["one_box"] = len(quantised_nodes(made))
+        onnx.save(made, self._folder / _file("one_box"))
 
     def _quantise(self) -> None:
         with runtime.Session(self._folder, backend="onnxruntime", precision="fp32", cache=False) as session:
-            recorded = record(session, self._calibrate)
+            self._recorded = record(session, self._calibrate)
         for role in _ROLES:
-            model = onnx.load(self._folder / str(self._files[role].onnx))
-            widen(model)
-            name_nodes(model)
-            split_skips(model)
+            model = self._float_model(role)
             keep = _keep_float(self._manifest.family)
             chosen, left = worth_quantising(model, head=role == "decoder", keep_float=keep)
             self._originals[role], self._report.left_float[role] = model, left
-            self._example[role] = recorded[role][0]
-            transformer = any(node.op_type in _TRANSFORMER for node in model.graph.node)
             self._options.report(f"quantising {len(chosen)} layers of the {role}")
-            self._models[role] = quantise_graph(model, recorded[role], chosen, transformer=transformer)
+            calls = self._recorded[role]
+            self._models[role] = quantise_graph(model, calls, chosen, transformer=_is_transformer(model))
+
+    def _float_model(self, role: str) -> Any:
+        """A float graph, ready to be quantised."""
+        model = onnx.load(self._folder / str(self._files[role].onnx))
+        widen(model)
+        name_nodes(model)
+        split_skips(model)
+        return model
 
     def _restore_until_close(self) -> None:
         """Put layers back to float, first the groups whose return brings the masks closest, until all are close.
@@ -134,7 +151,9 @@ class Int8:
     def _drop(self, models: Mapping[str, Any]) -> float:
         """Dice points between the masks of candidate graphs and those of float32."""
         self._write(models)
-        found = masks_of(self._folder, self._held, precision="int8", reference=self._reference, cache=self._cache)
+        found = masks_of(
+            self._folder, self._held, precision="int8", reference=self._reference, cache=self._cache, one_box=False
+        )
         return (1 - mean_dice(found, self._reference)) * POINTS
 
     def _write(self, models: Mapping[str, Any]) -> None:
@@ -145,7 +164,7 @@ class Int8:
 
     def _graph_set(self, models: Mapping[str, Any]) -> GraphSet:
         files = {role: GraphFiles(onnx=_file(role)) if role in models else own for role, own in self._files.items()}
-        return GraphSet(files.pop("encoder"), files.pop("decoder"), files)
+        return GraphSet.from_roles(files)
 
     def _keep_what_pays(self) -> None:
         """Time the graphs on both engines; where the CPU has 8-bit products, drop those that do not get faster.
@@ -161,7 +180,7 @@ class Int8:
         self._write(models)
         for engine in BACKENDS:
             report.int8_unit[engine] = int8_unit(engine)
-            ratios = {role: speed_ratio(self._folder, role, engine, self._example[role]) for role in models}
+            ratios = {role: speed_ratio(self._folder, role, engine, self._recorded[role][0]) for role in models}
             report.speed[engine] = {role: round(ratio, 3) for role, ratio in ratios.items()}
         for role in list(models):
             ratio = report.speed[_DECISIVE][role]
@@ -176,6 +195,10 @@ class Int8:
             if unit is not None and min(kept) >= _NOT_SLOWER and max(kept) >= _FASTER:
                 report.int8_faster[engine] = [unit]
         report.quantised = {role: len(counts[role]) if role in models else 0 for role in _ROLES}
+
+
+def _is_transformer(model: Any) -> bool:
+    return any(node.op_type in _TRANSFORMER for node in model.graph.node)
 
 
 def _file(role: str) -> str:

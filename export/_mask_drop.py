@@ -33,10 +33,14 @@ _SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Masks:
-    """Answers to the prompts of some samples: masks (N, H, W) and earlier logits (N, h, w), a pair a sample."""
+    """Answers to the prompts of some samples: masks (N, H, W) and earlier logits (N, h, w), a pair a sample.
+
+    `by_one_box` has the answers of the graph for one box, if there is one and they were asked for.
+    """
 
     masks: tuple[NDArray[np.bool_], ...]
     logits: tuple[NDArray[np.float32], ...]
+    by_one_box: tuple[NDArray[np.bool_], ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -52,14 +56,15 @@ def masks_of(
     backend: str = "onnxruntime",
     reference: Masks | None = None,
     cache: EmbeddingCache | None = None,
+    one_box: bool = True,
 ) -> Masks:
-    """Answer the prompts of the samples with a bundle.
+    """Answer the prompts of the samples with a bundle, and the boxes with its graph for `one_box` too.
 
     Mask prompts are the `reference`'s logits, so that all get the same; without one, the bundle's own. A `cache` keeps
     embeddings for the next candidate with the same encoder. ONNX Runtime leaves no compiled graphs of candidates in the
     user's cache.
     """
-    masks, logits = [], []
+    masks, logits, by_one_box = [], [], []
     kept = False if cache is None else cache
     with runtime.Session(folder, backend=backend, precision=precision, cache=kept) as session:
         for number, sample in enumerate(samples):
@@ -69,16 +74,26 @@ def masks_of(
             logits.append(earlier)
             given = prompts_of(session.manifest, sample, number, earlier)
             masks.append(session.decode(embedding, **given).masks)
-    return Masks(tuple(masks), tuple(logits))
+            if one_box and session.manifest.graphs["float"].one_box is not None:
+                beside = {name: given[name] for name in ("modality", "extra") if name in given}
+                objects = session.segment(sample.image, boxes=sample.boxes.tolist(), **beside).objects
+                by_one_box.append(np.stack([one.mask[..., 0] for one in objects]))
+    return Masks(tuple(masks), tuple(logits), tuple(by_one_box))
 
 
 def mean_dice(found: Masks, wanted: Masks) -> float:
     """Mean Dice over prompts, then over samples; prompts that both answer with an empty mask do not count.
 
-    BundleError where no prompt counts.
+    That of the decoder, or of the graph for one box where both have its answers and it is less. BundleError where no
+    prompt counts.
     """
+    dice = _mean_dice(found.masks, wanted.masks)
+    return min(dice, _mean_dice(found.by_one_box, wanted.by_one_box)) if found.by_one_box else dice
+
+
+def _mean_dice(found: Sequence[NDArray[np.bool_]], wanted: Sequence[NDArray[np.bool_]]) -> float:
     means = []
-    for ours, theirs in zip(found.masks, wanted.masks, strict=True):
+    for ours, theirs in zip(found, wanted, strict=True):
         total = ours.sum((1, 2), dtype=np.int64) + theirs.sum((1, 2), dtype=np.int64)
         both = (ours & theirs).sum((1, 2), dtype=np.int64)
         if total.any():

@@ -66,7 +66,7 @@ class Report:
             taken = "taken" if engine in self.int8_faster else "not taken"
             text.append(f"{engine}: on this CPU ({unit}) {parts} as fp32; {taken} by --precision auto")
         for role, count in self.quantised.items():
-            reasons = Counter(self.left_float[role].values())
+            reasons = Counter(self.left_float.get(role, {}).values())
             why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
             text.append(f"{role}: {count} layers in int8" + (f"; in float: {why}" if why else ""))
         return text

@@ -177,7 +177,6 @@ def _manifest(
 ) -> Manifest:
     from export.graph import OPSET
 
-    third = {role: graph for role, graph in files.items() if role not in {"encoder", "decoder"}}
     facts, licence, digest = family.facts, family.licence, source.sha256
     if second is not None:
         extra, file = second
@@ -205,7 +204,7 @@ def _manifest(
         embedding=facts.embedding,
         prompts=facts.prompts,
         output=facts.output,
-        graphs={"float": GraphSet(encoder=files["encoder"], decoder=files["decoder"], extra=third)},
+        graphs={"float": GraphSet.from_roles(files)},
         weights=_weights(options),
         propagation=facts.propagation,
         modalities=facts.modalities,

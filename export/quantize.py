@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import runtime
-from export._bundle_copy import copy_float, folder_bytes, graphs_of, rewrite_manifest
+from export._bundle_copy import copy_float, folder_bytes, rewrite_manifest
 from export._calibration import Images, Sample, check_calibratable, divided, read_samples, record
 from export._drawn_images import drawn_samples
 from export._mask_drop import POINTS, Masks, masks_of, mean_dice, speed_ratio
@@ -100,7 +100,7 @@ def quantize_folder(folder: Path, images: Images, options: QuantizeOptions | Non
         before = Path(work) / "before"
         if options.precision != "int8":
             shutil.copytree(folder, before)
-        for name in {str(files.onnx) for files in graphs_of(manifest.graphs["float"]).values()}:
+        for name in {str(files.onnx) for files in manifest.graphs["float"].by_role.values()}:
             rewrite(folder / name, store_int8 if weights == "int8" else store_half)
         rewrite_manifest(folder, manifest, graphs, weights=weights)
         _measure(folder, images, reference, report, options)

@@ -11,7 +11,7 @@ from typing import Any
 
 from perf.plan import REFERENCE, Configuration, Task
 from perf.recorder import Recorder
-from runtime.manifest import Manifest, load_manifest
+from runtime.manifest import load_manifest
 
 __all__ = ["KINDS", "Ask", "extra_tasks", "run_extra"]
 
@@ -48,8 +48,9 @@ def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, f
     elif one is not None and task.kind == "graphs":
         opened = recorder.opened[one.name]
         manifest = load_manifest(one.subject.folder)
-        for name in ("encoder", "decoder"):
-            path = _graph(one.subject.folder, manifest, name, opened.precision)
+        graphs = manifest.graphs["int8" if opened.precision == "int8" else "float"].by_role
+        for name in [name for name in ("encoder", "decoder", "one_box") if name in graphs]:
+            path = one.subject.folder / str(graphs[name].openvino or graphs[name].onnx)
             precision = {"fp32": "f32"}.get(opened.precision, opened.precision)
             spec = {"graph": str(path), "precision": precision, "threads": opened.threads}
             recorder.graphs[one.name, name] = ask("perf.roofline_worker", spec, one)
@@ -60,10 +61,3 @@ def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, f
         spec |= {"folder": str(labelled), "masks": str(masks)}
         found = ask("perf.labelled_worker", spec, one)
         recorder.labelled[one.name] = (found, masks)
-
-
-def _graph(folder: Path, manifest: Manifest, name: str, precision: str) -> Path:
-    """File of a graph that a configuration of that precision runs with OpenVINO."""
-    graphs = manifest.graphs["int8" if precision == "int8" else "float"]
-    files = graphs.encoder if name == "encoder" else graphs.decoder
-    return folder / str(files.openvino or files.onnx)

@@ -53,13 +53,25 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("propagation.chain.starts: runs are compared by output.scores; wanted true, or one start")
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
-        roles = {"encoder": graph_set.encoder, "decoder": graph_set.decoder, **graph_set.extra}
-        for role, files in roles.items():
+        for role, files in graph_set.by_role.items():
             found += _file_problems(f"graphs.{label}.{role}", files, manifest.files)
         for crop in manifest.prompts.crops:
             if crop.graph is not None and crop.graph not in graph_set.extra:
                 found.append(f"graphs.{label}.extra: lacks {crop.graph!r}, which crop {crop.name!r} needs")
+        if graph_set.one_box is not None:
+            found += [f"graphs.{label}.one_box: {reason}" for reason in _against_one_box(manifest)]
     return found
+
+
+def _against_one_box(manifest: Manifest) -> list[str]:
+    """Why a decoder for one box, without points and of fixed sizes, cannot stand for the decoder."""
+    points = manifest.prompts.points
+    reasons = {
+        "the decoder reads no boxes": not manifest.prompts.reads_boxes,
+        "points are derived from every box, and it takes none": points is not None and points.derived is not None,
+        "the decoder is a function of position, whose sizes are not fixed": manifest.output.implicit,
+    }
+    return [reason for reason, found in reasons.items() if found]
 
 
 def _of_points(manifest: Manifest) -> list[str]:

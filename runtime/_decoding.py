@@ -80,17 +80,19 @@ def prediction(
     frame: Frame,
     size: tuple[int, int] | None = None,
     *,
+    candidates: int | None = None,
     best_only: bool = False,
 ) -> Prediction:
     """Masks and scores from the decoder's outputs, candidates best first; of several runs the best ones.
 
-    The logits are of that size, or of the one that the manifest says. With ``best_only`` the best candidate is the
-    only one.
+    The logits are of that size, or of the one that the manifest says, and of so many candidates. With ``best_only`` the
+    best candidate is the only one.
     """
     spec = manifest.output
-    found = [_logits_and_scores(spec, outputs, size or spec.low_res_size) for outputs in runs]
+    row = (candidates or spec.candidates, *(size or spec.low_res_size))
+    found = [_logits_and_scores(spec, outputs, row) for outputs in runs]
     logits, scores = found[0] if len(found) == 1 else map(partial(np.concatenate, axis=1), zip(*found, strict=True))
-    shape = (logits.shape[0], 1 if best_only else spec.candidates)
+    shape = (logits.shape[0], 1 if best_only else row[0])
     if spec.scores and spec.order == "score" and scores.shape[1] > 1:
         order = np.argsort(-scores, axis=1, kind="stable")[:, : shape[1]]
         if order.size == 1:
@@ -102,12 +104,12 @@ def prediction(
     logits, scores = logits[:, : shape[1]], scores[:, : shape[1]]
     flat = logits.reshape(-1, *logits.shape[2:])  # (N, C, h, w) -> (N * C, h, w)
     masks, boxes, areas = masks_from_logits(flat, spec, frame)
-    candidates = masks.reshape(*shape, *masks.shape[1:])
+    answers = masks.reshape(*shape, *masks.shape[1:])
     return Prediction(
         low_res_logits=logits[:, 0],
-        masks=candidates[:, 0],
+        masks=answers[:, 0],
         scores=scores[:, 0],
-        candidates=candidates,
+        candidates=answers,
         candidate_scores=scores,
         boxes=boxes.reshape(*shape, 4)[:, 0],
         areas=areas.reshape(shape)[:, 0],
@@ -115,9 +117,9 @@ def prediction(
 
 
 def _logits_and_scores(
-    spec: Output, outputs: Mapping[str, NDArray[Any]], size: tuple[int, int]
+    spec: Output, outputs: Mapping[str, NDArray[Any]], row: tuple[int, int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits = _output(outputs, "low_res_logits", (spec.candidates, *size))
+    logits = _output(outputs, "low_res_logits", row)
     shape = logits.shape[:2]
     return logits, _output(outputs, "scores", shape[1:]) if spec.scores else np.full(shape, np.nan, np.float32)
 

@@ -73,6 +73,7 @@ class Engine:
         self._bundle = bundle
         self._transform = msgspec.json.encode([self.manifest.input, self.manifest.embedding]).decode()
         self._graph_sha256 = graph_sha256(self.backend, bundle, "encoder", self.precision)
+        self._for_one_box = bundle.graph_set(self.precision).one_box is not None
         self._graphs: dict[tuple[str, int], Backend] = {}
         self._opening: dict[tuple[str, int], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -139,7 +140,11 @@ class Engine:
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
         size = size_to_evaluate(self.manifest, frame)
-        runs = self._run_decoder(embedding, arrays, boxes, size, before, streams)
+        if self._for_one_box and prompt.box is not None and not len(prompt.points):
+            plain = {name: array for name, array in arrays.items() if name not in ("points", "point_labels")}
+            runs = self._run_decoder("one_box", embedding, plain, boxes, size, before, streams)
+            return _decoding.prediction(self.manifest, runs, frame, candidates=1)
+        runs = self._run_decoder("decoder", embedding, arrays, boxes, size, before, streams)
         return _decoding.prediction(self.manifest, runs, frame, size, best_only=True)
 
     def predict(
@@ -154,10 +159,12 @@ class Engine:
 
         The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s.
         """
-        return _decoding.prediction(self.manifest, self._run_decoder(embedding, prompts, boxes, size), frame, size)
+        runs = self._run_decoder("decoder", embedding, prompts, boxes, size)
+        return _decoding.prediction(self.manifest, runs, frame, size)
 
     def _run_decoder(
         self,
+        role: str,
         embedding: Embedding,
         prompts: dict[str, NDArray[Any]],
         boxes: NDArray[Any] | None,
@@ -173,7 +180,7 @@ class Engine:
                 prompts[crop.name] = self._cropped(crop, embedding, boxes, streams)
         if "modality" in prompts:
             shared["modality"] = prompts.pop("modality")
-        decoder, guesses = self.graph("decoder", streams), _prompt_arrays.box_guesses(self.manifest, prompts)
+        decoder, guesses = self.graph(role, streams), _prompt_arrays.box_guesses(self.manifest, prompts)
         if size is None:
             return [decoder.run({**shared, **prompts, **guess}) for guess in guesses]
         return [evaluated(decoder.run, shared, {**prompts, **guess}, size) for guess in guesses]
@@ -192,16 +199,18 @@ class Engine:
         return _decoding.crop_vectors(self.graph(crop.graph, streams).run({"crop": cut}), crop, len(boxes))
 
     def warm_up(self, what: str | None, until: Callable[[], bool]) -> None:
-        """Compile all graphs for that, the decoder first, or as many as it takes until the question is answered yes."""
+        """Compile all graphs for that, a decoder first, or as many as it takes until the question is answered yes."""
         kinds = {"image": (1,), "volume": (self.workers,), None: (1, self.workers)}
         if what not in kinds:
-            msg = f"warm_up {what!r}: wanted 'image', 'volume', or None for both"
+            msg = f"warm_up {what!r}: wanted 'image', 'volume', or None for all"
             raise PromptError(msg)
-        for streams in kinds[what]:
-            for role in ("decoder", "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph}):
-                self.graph(role, streams)
-                if until():
-                    return
+        first = "one_box" if self._for_one_box else "decoder"
+        roles = (first, "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph})
+        wanted = [(role, streams) for streams in kinds[what] for role in roles]
+        for role, streams in wanted if what is not None else (*wanted, ("decoder", 1)):
+            self.graph(role, streams)
+            if until():
+                return
 
     def graph(self, role: str, streams: int = 1) -> Backend:
         """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use.

@@ -6,6 +6,7 @@ records and gives them on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -207,7 +208,20 @@ class GraphSet(_Record, frozen=True):
 
     encoder: GraphFiles
     decoder: GraphFiles
+    one_box: GraphFiles | None = None
     extra: dict[TensorName, GraphFiles] = {}
+
+    @property
+    def by_role(self) -> dict[str, GraphFiles]:
+        """Every graph there is by its role: ``encoder``, ``decoder``, ``one_box``, or an extra one's name."""
+        own = {"encoder": self.encoder, "decoder": self.decoder}
+        return {**self.extra, **own, **({} if self.one_box is None else {"one_box": self.one_box})}
+
+    @staticmethod
+    def from_roles(files: Mapping[str, GraphFiles]) -> GraphSet:
+        """The set whose `by_role` that is."""
+        left = dict(files)
+        return GraphSet(left.pop("encoder"), left.pop("decoder"), left.pop("one_box", None), left)
 
 
 class Licence(_Record, frozen=True):

@@ -88,7 +88,7 @@ class Bundle:
         Returns
         -------
         graph_set : GraphSet
-            Encoder, decoder and extra graphs.
+            Encoder, decoder and whatever else there is.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Bundle:
         Parameters
         ----------
         role : str
-            ``encoder``, ``decoder`` or the name of an extra graph.
+            ``encoder``, ``decoder``, ``one_box`` or the name of an extra graph.
         precision : str
             As in `graph_set`.
 
@@ -126,8 +126,7 @@ class Bundle:
         BundleError
             If there is no such graph.
         """
-        graph_set = self.graph_set(precision)
-        roles = {**graph_set.extra, "encoder": graph_set.encoder, "decoder": graph_set.decoder}
+        roles = self.graph_set(precision).by_role
         if role not in roles:
             msg = f"bundle {self.manifest.name!r} has no graph {role!r}; it has {', '.join(sorted(roles))}"
             raise BundleError(msg)

@@ -143,9 +143,10 @@ class Session:
         Parameters
         ----------
         what : {"image", "volume"}, optional
-            What is going to be segmented; volumes have graphs of their own, for two slices at once. Default: both.
+            What is going to be given to `segment`; volumes have graphs of their own, for two slices at once. Default:
+            both, and what `decode` takes.
         until : callable, optional
-            Asked after each graph, the decoder first; true leaves the rest, and all of a set's, to their first use.
+            Asked after each graph, a decoder first; true leaves the rest, and all of a set's, to their first use.
 
         Raises
         ------

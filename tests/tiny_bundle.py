@@ -104,9 +104,7 @@ CLICKS: tuple[Node, ...] = (
 )
 """What positive and negative points add around them: ``clicked``."""
 
-_FULL: tuple[Node, ...] = (
-    *CLICKS,
-    ("Add", ["boxed", "clicked"], ["with_clicks"]),
+_CANDIDATES: tuple[Node, ...] = (
     # An earlier mask raises the logits by a quarter of its own.
     ("Reshape", ["has_mask", "apart"], ["has_mask_4d"]),
     ("Mul", ["masks", "has_mask_4d"], ["given"]),
@@ -114,10 +112,26 @@ _FULL: tuple[Node, ...] = (
     ("Add", ["with_clicks", "raised"], ["loose"]),
     # Two candidates: the second is the larger one and has the better score.
     ("Sub", ["loose", "four"], ["strict"]),
-    ("Concat", ["strict", "loose"], ["low_res_logits"], {"axis": 1}),
-    ("ReduceMax", ["low_res_logits"], ["highest"], {"axes": [2, 3], "keepdims": 0}),
+    ("Concat", ["strict", "loose"], ["both"], {"axis": 1}),
+    ("ReduceMax", ["both"], ["highest"], {"axes": [2, 3], "keepdims": 0}),
     ("Greater", ["highest", "zero"], ["found"]),
-    ("Where", ["found", "good", "bad"], ["scores"]),
+    ("Where", ["found", "good", "bad"], ["scores_of_both"]),
+)
+
+_FULL: tuple[Node, ...] = (
+    *CLICKS,
+    ("Add", ["boxed", "clicked"], ["with_clicks"]),
+    *_CANDIDATES,
+    ("Identity", ["both"], ["low_res_logits"]),
+    ("Identity", ["scores_of_both"], ["scores"]),
+)
+
+_ONE_BOX: tuple[Node, ...] = (
+    ("Identity", ["boxed"], ["with_clicks"]),
+    *_CANDIDATES,
+    ("ArgMax", ["scores_of_both"], ["best"], {"axis": 1, "keepdims": 0}),
+    ("Gather", ["both", "best"], ["low_res_logits"], {"axis": 1}),
+    ("ReduceMax", ["scores_of_both"], ["scores"], {"axes": [1], "keepdims": 1}),
 )
 
 _CONSTANTS: dict[str, NDArray[Any]] = {
@@ -186,6 +200,29 @@ def _decoder(*, clicks: bool, tail: Tail) -> Graph:
     )
 
 
+def _one_box(candidates: int) -> Graph:
+    """The decoder with clicks, for one box without any; right with one candidate."""
+    nodes = (*_INSIDE, *_ONE_BOX)
+    if candidates > 1:
+        nodes = (*nodes[:-2], *_FULL[-2:])
+    used = {name for _, inputs, *_ in nodes for name in inputs}
+    return Graph(
+        nodes=nodes,
+        inputs=(
+            *_EMBEDDING[:2],
+            TensorSpec("boxes", "float32", (1, 4)),
+            TensorSpec("masks", "float32", (1, 1, SIDE, SIDE)),
+            TensorSpec("has_mask", "float32", (1,)),
+        ),
+        outputs=(
+            TensorSpec("low_res_logits", "float32", (1, candidates, SIDE, SIDE)),
+            TensorSpec("scores", "float32", (1, candidates)),
+        ),
+        function=_no_function,
+        constants={name: array for name, array in _CONSTANTS.items() if name in used},
+    )
+
+
 def graph_bytes(graph: Graph) -> bytes:
     """The ONNX file of a graph."""
     with TemporaryDirectory() as folder:
@@ -204,11 +241,12 @@ def tiny_bundle(
     channels: int = 3,
     tail: Tail | None = None,
     third: dict[str, bytes] | None = None,
+    one_box: int = 0,
     **changes: Any,
 ) -> Path:
     """Write the bundle: with boxes alone, with a tail, or with boxes, points, mask prompts, two candidates, scores.
 
-    `third` are extra graphs by name.
+    `third` are extra graphs by name; `one_box` is how many candidates a graph for one box gives, if there is one.
     """
     size = [SIDE, SIDE]
     facts: dict[str, Any] = {
@@ -240,6 +278,9 @@ def tiny_bundle(
         files |= {f"{name}.onnx": content for name, content in third.items()}
         roles = {"encoder": {"onnx": "encoder.onnx"}, "decoder": {"onnx": "decoder.onnx"}}
         facts["graphs"] = {"float": {**roles, "extra": {name: {"onnx": f"{name}.onnx"} for name in third}}}
+    if one_box:
+        files["one_box.onnx"] = graph_bytes(_one_box(one_box))
+        facts["graphs"] = {"float": {role: {"onnx": f"{role}.onnx"} for role in ("encoder", "decoder", "one_box")}}
     return write_bundle(folder, files, **merged(facts, changes))
 
 

@@ -53,7 +53,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
     network = Network(config.model)
     network.load_state_dict(state["ema"])
     folder.mkdir(parents=True, exist_ok=True)
-    encoder, decoder = write_graphs(network, folder)
+    graphs = write_graphs(network, folder)
     card = folder / "MODEL_CARD.md"
     parameters = sum(weight.numel() for weight in network.parameters()) / 1e6
     card.write_text(write_card(_TITLE, parameters, facts), encoding="utf-8")
@@ -79,12 +79,12 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
             ),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
-        graphs={"float": GraphSet(encoder=GraphFiles(onnx=encoder.name), decoder=GraphFiles(onnx=decoder.name))},
+        graphs={"float": GraphSet.from_roles({role: GraphFiles(onnx=path.name) for role, path in graphs.items()})},
         propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3, min_score=0.3)),
         metrics=_metrics(facts),
         files={
             path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)
-            for path in (encoder, decoder, card)
+            for path in (*graphs.values(), card)
         },
     )
     return write_manifest(manifest, folder)

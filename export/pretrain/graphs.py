@@ -1,10 +1,10 @@
-"""The two ONNX graphs of the network: batch normalisation folded, inputs and outputs as the bundle states them.
+"""The three ONNX graphs of the network: batch normalisation folded, inputs and outputs as the bundle states them.
 
 Graph contract. Encoder: ``image`` float32 (1, 3, S, S) in 0..1 -> ``level_4``, ``level_8``, ``level_16`` float32 and
 ``pixels`` uint8 (1, 3, S, S). Decoder: those four, ``boxes`` (N, 4) xyxy in the input frame (pixel centres, both ends
 inclusive), ``points`` (N, P, 2), ``point_labels`` (N, P), ``masks`` (N, 1, S, S), ``has_mask`` (N,) and, where the
 network sees the neighbouring slice, ``pixels_before`` uint8 (1, 3, S, S) -> ``low_res_logits`` (N, C, S, S) and
-``scores`` (N, C). N and P are dynamic.
+``scores`` (N, C). N and P are dynamic. For one box: the same without points, N = 1, and the best candidate alone.
 
 Knows torch and ONNX. Must not know the manifest or training.
 """
@@ -12,6 +12,7 @@ Knows torch and ONNX. Must not know the manifest or training.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,7 @@ __all__ = [
     "OPSET",
     "DecoderGraph",
     "EncoderGraph",
+    "OneBoxGraph",
     "fold",
     "write_graphs",
 ]
@@ -120,12 +122,49 @@ class DecoderGraph(nn.Module):
         return self.decoder.paste(logits, boxes), self.decoder.ranked(scores)
 
 
+class OneBoxGraph(nn.Module):
+    """`DecoderGraph` for a single box without points: the best candidate alone, sizes fixed."""
+
+    def __init__(self, network: Network) -> None:
+        """Wrap a folded network."""
+        super().__init__()
+        self.decoder = network.decoder
+
+    def forward(
+        self,
+        level_4: Tensor,
+        level_8: Tensor,
+        level_16: Tensor,
+        pixels: Tensor,
+        boxes: Tensor,
+        masks: Tensor,
+        has_mask: Tensor,
+        pixels_before: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See the module's graph contract; the candidate is chosen before it is pasted."""
+        image = pixels.to(torch.float32) * (1 / 255.0)
+        before = None if pixels_before is None else pixels_before.to(torch.float32) * (1 / 255.0)
+        prompt = self.decoder.geometry.channels(boxes, None, None, masks, has_mask)
+        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt, before, has_mask)
+        ranked = self.decoder.ranked(scores)
+        best = logits.index_select(1, ranked.argmax(1))
+        return self.decoder.paste(best, boxes), ranked.amax(1, keepdim=True)
+
+
 @dataclass(frozen=True)
 class _Sample:
     """Inputs that carry the shapes a trace needs."""
 
     encoder: tuple[Tensor, ...]
     decoder: tuple[Tensor, ...]
+
+    def one_box(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Inputs of the graph for one box, by name, taken from the decoder's, whose names are given."""
+        return {
+            name: tensor[:1]
+            for name, tensor in zip(names, self.decoder, strict=True)
+            if name not in ("points", "point_labels")
+        }
 
 
 def _sample_inputs(config: ModelConfig) -> _Sample:
@@ -141,35 +180,38 @@ def _sample_inputs(config: ModelConfig) -> _Sample:
     )
 
 
-def write_graphs(network: Network, folder: Path) -> tuple[Path, Path]:
-    """Write ``encoder.onnx`` and ``decoder.onnx`` into an existing folder; returns both paths."""
+def write_graphs(network: Network, folder: Path) -> dict[str, Path]:
+    """Write the graphs into an existing folder; returns their paths by role."""
     folded = fold(network)
     sample = _sample_inputs(network.config)
-    encoder, decoder = folder / "encoder.onnx", folder / "decoder.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the tracing exporter, on purpose: GridSample and
-        _trace(folded, sample, encoder, decoder)  # Resize stay single nodes at opset 17
-    return encoder, decoder
-
-
-def _trace(folded: Network, sample: _Sample, encoder: Path, decoder: Path) -> None:
+    paths = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder", "one_box")}
+    names = [*DECODER_INPUTS, NEIGHBOUR_INPUT][: len(sample.decoder)]
+    one_box = sample.one_box(names)
     dynamic = {name: {0: "N"} for name in ("boxes", "has_mask", "masks", *DECODER_OUTPUTS)}
     dynamic |= {name: {0: "N", 1: "P"} for name in ("points", "point_labels")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the tracing exporter, on purpose: GridSample and Resize
+        # stay single nodes at opset 17
+        _trace(EncoderGraph(folded), sample.encoder, paths["encoder"], ["image"], ENCODER_OUTPUTS)
+        _trace(DecoderGraph(folded), sample.decoder, paths["decoder"], names, DECODER_OUTPUTS, dynamic)
+        _trace(OneBoxGraph(folded), tuple(one_box.values()), paths["one_box"], list(one_box), DECODER_OUTPUTS)
+    return paths
+
+
+def _trace(
+    graph: nn.Module,
+    sample: tuple[Tensor, ...],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+) -> None:
     torch.onnx.export(
-        EncoderGraph(folded).eval(),
-        sample.encoder,
-        str(encoder),
-        input_names=["image"],
-        output_names=list(ENCODER_OUTPUTS),
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    torch.onnx.export(
-        DecoderGraph(folded).eval(),
-        sample.decoder,
-        str(decoder),
-        input_names=[*DECODER_INPUTS, NEIGHBOUR_INPUT][: len(sample.decoder)],
-        output_names=list(DECODER_OUTPUTS),
+        graph.eval(),
+        sample,
+        str(path),
+        input_names=list(inputs),
+        output_names=list(outputs),
         opset_version=OPSET,
         dynamic_axes=dynamic,
         dynamo=False,

@@ -123,7 +123,9 @@ class PromptTensors(nn.Module):
         v = uv[:, :, None, 1:2] + none[:, None]
         return torch.cat([u, v], 3), (inside[:, None, :, 0] * inside[:, :, None, 1])[:, None]
 
-    def channels(self, boxes: Tensor, points: Tensor, point_labels: Tensor, masks: Tensor, has_mask: Tensor) -> Tensor:
+    def channels(
+        self, boxes: Tensor, points: Tensor | None, point_labels: Tensor | None, masks: Tensor, has_mask: Tensor
+    ) -> Tensor:
         """Ten prompt channels (N, 10, 64, 64): inside, x, y, ellipse, two log sizes, two masks, clicks + and -.
 
         ``has_mask`` (N,) says whose ``masks`` are: 0 nobody's, 1 an earlier answer on this image, 2 the answer on the
@@ -144,13 +146,20 @@ class PromptTensors(nn.Module):
         flag = has_mask[:, None, None, None]
         own = earlier * ((flag > 0.5) & (flag < 1.5)).to(earlier.dtype)
         neighbour = earlier * (flag > 1.5).to(earlier.dtype)
+        clicks = self._clicks(centre, half, points, point_labels)
+        return torch.cat([inside, relative, ellipse, sizes, own, neighbour, clicks], 1)
+
+    def _clicks(self, centre: Tensor, half: Tensor, points: Tensor | None, point_labels: Tensor | None) -> Tensor:
+        """Positive and negative clicks as spots (N, 2, 64, 64); nothing where there are no points."""
+        if points is None or point_labels is None:
+            return centre.new_zeros(centre.shape[0], 2, _GRIDS[0], _GRIDS[0])
         where = (points - centre[:, None, :]) / half[:, None, :]  # (N, P, 2)
-        axis = lattice[0, 0]  # cell centres, the same for rows and columns
+        axis = self._lattice(_GRIDS[0])[0, 0]  # cell centres, the same for rows and columns
         near = torch.exp((where[:, :, None, :] - axis[None, None, :, None]) ** 2 * (-0.5 / _CLICK_SIGMA**2))
         spots = near[:, :, None, :, 0] * near[:, :, :, None, 1]  # (N, P, 64, 64)
         positive = (spots * (point_labels > 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
         negative = (spots * (point_labels.abs() < 0.5).to(spots.dtype)[:, :, None, None]).amax(1, keepdim=True)
-        return torch.cat([inside, relative, ellipse, sizes, own, neighbour, positive, negative], 1)
+        return torch.cat([positive, negative], 1)
 
 
 class Decoder(nn.Module):

@@ -108,7 +108,7 @@ def choose_backend(requested: str | None, bundle: Bundle, precision: str = "auto
 
 
 def _check_reads(name: str, bundle: Bundle, precision: str) -> None:
-    for role in ("encoder", "decoder", *bundle.graph_set(precision).extra):
+    for role in bundle.graph_set(precision).by_role:
         bundle.graph_file(role, precision, _FORMATS[name])
 
 
@@ -261,7 +261,7 @@ def open_backend(name: str, bundle: Bundle, role: str, options: BackendOptions) 
     bundle : Bundle
         Its file is verified first.
     role : str
-        ``encoder``, ``decoder`` or the name of an extra graph.
+        ``encoder``, ``decoder``, ``one_box`` or the name of an extra graph.
     options : BackendOptions
         The precision is one that `resolve_precision` returned. Below the cache directory each graph gets a directory
         named after its digest, and those opened longest ago are removed beyond `graph_cache.LIMIT_BYTES`.

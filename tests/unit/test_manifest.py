@@ -290,6 +290,25 @@ def test_contradictions_of_the_input_are_refused(changes: dict[str, Any], messag
         parse(input={**manifest_data()["input"], **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": {"box": {"use": "limits_mask"}}}, "the decoder reads no boxes"),
+        ({"prompts": {"box": {}, "points": {"derived": "box_quarters"}}}, "points are derived from every box"),
+        ({"output": {"low_res_size": [64, 64], "implicit": True}}, "the decoder is a function of position"),
+    ],
+    ids=range(3),
+)
+def test_a_graph_for_one_box_that_cannot_stand_for_the_decoder_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    roles = {role: {"onnx": f"{role}.onnx"} for role in ("encoder", "decoder", "one_box")}
+    files = {f"{role}.onnx": DIGEST for role in roles}
+    assert parse(graphs={"float": roles}, files=files).graphs["float"].one_box is not None
+    with pytest.raises(ManifestError, match=rf"graphs\.float\.one_box: {message}"):
+        parse(graphs={"float": roles}, files=files, **changes)
+
+
 def test_all_contradictions_are_reported_together() -> None:
     with pytest.raises(ManifestError, match=r"input\.pad: .*; graphs\.float\.encoder: .*; graphs\.float\.decoder: "):
         parse(input={**manifest_data()["input"], "pad": "none"}, files={})

@@ -57,7 +57,7 @@ def test_the_manifest_states_the_graphs_and_the_figures(bundle: Path) -> None:
     assert [(metric.name, metric.value, metric.dataset) for metric in manifest.metrics] == [
         ("dice_box", 0.8765, "some folder")
     ]
-    assert set(manifest.files) == {"encoder.onnx", "decoder.onnx", "MODEL_CARD.md"}
+    assert set(manifest.files) == {"encoder.onnx", "decoder.onnx", "one_box.onnx", "MODEL_CARD.md"}
 
 
 @pytest.mark.parametrize("shape", [(120, 200), (300, 180, 3)])

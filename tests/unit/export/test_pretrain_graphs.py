@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,18 @@ def test_the_folded_network_computes_the_same(network: Network) -> None:
 
 
 @pytest.fixture(scope="module")
-def graphs(network: Network, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def graphs(network: Network, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_graphs(network, tmp_path_factory.mktemp("graphs"))
 
 
 @pytest.mark.parametrize(("count", "clicks"), [(1, 1), (4, 3)])
 def test_onnx_runtime_gives_the_numbers_of_torch(
-    network: Network, graphs: tuple[Path, Path], count: int, clicks: int
+    network: Network, graphs: dict[str, Path], count: int, clicks: int
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     feeds = _feeds(network, count, clicks)
-    encoder, decoder = (onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in graphs)
+    paths = (str(graphs[role]) for role in ("encoder", "decoder"))
+    encoder, decoder = (onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths)
     for name, got in zip(ENCODER_OUTPUTS, encoder.run(None, {"image": feeds["image"]}), strict=True):
         np.testing.assert_allclose(got, feeds[name], atol=1e-3)
     got = decoder.run(None, {name: feeds[name] for name in DECODER_INPUTS})
@@ -89,19 +91,48 @@ def test_onnx_runtime_gives_the_numbers_of_torch(
 
 @pytest.mark.parametrize(("count", "clicks"), [(1, 1), (4, 3)])
 def test_openvino_gives_the_numbers_of_torch(
-    network: Network, graphs: tuple[Path, Path], count: int, clicks: int
+    network: Network, graphs: dict[str, Path], count: int, clicks: int
 ) -> None:
     openvino = pytest.importorskip("openvino")
     feeds = _feeds(network, count, clicks)
     core = openvino.Core()
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    encoder, decoder = (core.compile_model(core.read_model(path), "CPU", precise) for path in graphs)
+    encoder, decoder = (
+        core.compile_model(core.read_model(graphs[role]), "CPU", precise) for role in ("encoder", "decoder")
+    )
     answer = encoder({"image": feeds["image"]})
     for index, name in enumerate(ENCODER_OUTPUTS):
         np.testing.assert_allclose(answer[index], feeds[name], atol=1e-3)
     answer = decoder({name: feeds[name] for name in DECODER_INPUTS})
     for index, want in enumerate(_reference(network, feeds)):
         np.testing.assert_allclose(answer[index], want, atol=1e-3)
+
+
+@pytest.mark.parametrize("best", [0, 1])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_the_graph_for_one_box_gives_the_best_candidate_of_the_decoder(
+    network: Network, tmp_path: Path, engine: str, best: int
+) -> None:
+    from runtime.backends.base import BackendOptions
+    from runtime.backends.ort import OrtBackend
+    from runtime.backends.ov import OpenVinoBackend
+
+    partial = copy.deepcopy(network)
+    partial.decoder.score[-1].bias.data[best] += 3.0
+    kinds = {"openvino": OpenVinoBackend, "onnxruntime": OrtBackend}
+    graph = kinds[engine](write_graphs(partial, tmp_path)["one_box"], BackendOptions(precision="fp32"))
+    names = [spec.name for spec in graph.io_spec.inputs]
+    assert not {"points", "point_labels"} & set(names)
+    assert all(None not in spec.shape for spec in graph.io_spec.inputs)
+    for flag in (0.0, 1.0):
+        feeds = _feeds(partial, 1, 1)
+        feeds["point_labels"][:], feeds["has_mask"][:] = -1, flag
+        logits, scores = _reference(partial, feeds)
+        assert scores[0].argmax() == best
+        found = graph.run({name: feeds[name] for name in names})
+        np.testing.assert_allclose(found["low_res_logits"], logits[:, best : best + 1], atol=1e-3)
+        np.testing.assert_allclose(found["scores"], scores[:, best : best + 1], atol=1e-3)
+    graph.close()
 
 
 def test_logits_beyond_the_window_are_far_below_zero(network: Network) -> None:
