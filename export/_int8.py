@@ -71,6 +71,9 @@ class Int8:
         """Quantise the layers of the graph for one box that the decoder has in INT8."""
         model = self._float_model("one_box")
         chosen = quantised_nodes(self._models["decoder"])
+        if missing := sorted(set(chosen) - {node.name for node in model.graph.node}):
+            msg = f"one_box graph: it has no {', '.join(missing)}, as the decoder has; convert the checkpoint again"
+            raise BundleError(msg)
         calls = one_box_calls(self._recorded["decoder"], [value.name for value in model.graph.input])
         made = quantise_graph(model, calls, chosen, transformer=_is_transformer(model))
         store_half(made)

@@ -52,7 +52,8 @@ def _encoder() -> Graph:
     )
 
 
-def _decoder() -> Graph:
+def _decoder(count: int | None = None) -> Graph:
+    """The decoder, for any number of boxes or that one."""
     same = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
     grid = np.arange(SIDE, dtype=np.float32)
     return Graph(
@@ -82,8 +83,8 @@ def _decoder() -> Graph:
             ("Greater", ["prompt", "minus_half"], ["inside"]),
             ("Where", ["inside", "answer", "outside"], ["low_res_logits"]),
         ),
-        inputs=(TensorSpec("levels", "float32", (1, 1, SIDE, SIDE)), TensorSpec("boxes", "float32", (None, 4))),
-        outputs=(TensorSpec("low_res_logits", "float32", (None, 1, SIDE, SIDE)),),
+        inputs=(TensorSpec("levels", "float32", (1, 1, SIDE, SIDE)), TensorSpec("boxes", "float32", (count, 4))),
+        outputs=(TensorSpec("low_res_logits", "float32", (count, 1, SIDE, SIDE)),),
         function=_no_function,
         constants={
             "apart": np.array([-1, 1, 1, 1], np.int64),
@@ -107,19 +108,24 @@ def _decoder() -> Graph:
 
 @cache
 def graphs() -> dict[str, bytes]:
-    """Both ONNX files."""
-    return {"encoder.onnx": graph_bytes(_encoder()), "decoder.onnx": graph_bytes(_decoder())}
+    """The ONNX files, with that of a decoder for one box."""
+    made = {"encoder": _encoder(), "decoder": _decoder(), "one_box": _decoder(1)}
+    return {f"{role}.onnx": graph_bytes(graph) for role, graph in made.items()}
 
 
-def conv_bundle(folder: Path, **changes: Any) -> Path:
-    """Write the bundle, with changes to its manifest."""
+def conv_bundle(folder: Path, *, one_box: bytes | None = None, **changes: Any) -> Path:
+    """Write the bundle, perhaps with a graph for one box, and with changes to its manifest."""
     facts: dict[str, Any] = {
         "name": "conv",
         "embedding": [{"name": "levels", "shape": [1, 1, SIDE, SIDE]}],
         "prompts": {"box": {}},
         "output": {"low_res_size": [SIDE, SIDE], "scores": False},
     }
-    return write_bundle(folder, graphs(), **facts, **changes)
+    files = {name: graphs()[name] for name in ("encoder.onnx", "decoder.onnx")}
+    if one_box is not None:
+        files["one_box.onnx"] = one_box
+        facts["graphs"] = {"float": {name.removesuffix(".onnx"): {"onnx": name} for name in files}}
+    return write_bundle(folder, files, **facts, **changes)
 
 
 def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE)) -> NDArray[np.uint8]:
