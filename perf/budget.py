@@ -31,8 +31,8 @@ _REFERENCES = {"reference": "reference", "fp32": "reference fp32"}
 _MEGABYTE = 1e6
 _DEFAULT = "lite-infer-synthetic"
 _SHARES = (
-    *(("daft", 0.667, "reference"), ("daft", 0.333, "fp32"), ("medficientsam-l0", 0.333, "fp32")),
-    ("lite-medsam", 0.125, "pytorch"),
+    *(("daft", 0.667, "reference"), ("daft", 0.333, "fp32"), ("daft", 0.333, "daft-cpp")),
+    *(("medficientsam-l0", 0.333, "fp32"), ("lite-medsam", 0.125, "pytorch")),
 )
 
 GOALS = (
