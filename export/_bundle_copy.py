@@ -45,7 +45,8 @@ def copy_float(source: Bundle, folder: Path, leave: Collection[str] = ()) -> Man
         shutil.copyfile(source.path(name), folder / name)
     plain = {role: GraphFiles(onnx=files.onnx) for role, files in graphs.items()}
     metrics = tuple(metric for metric in manifest.metrics if not metric.name.startswith("int8_"))
-    return rewrite_manifest(folder, manifest, {"float": GraphSet.from_roles(plain)}, metrics=metrics, int8_faster={})
+    float_set = GraphSet.from_roles(plain)
+    return rewrite_manifest(folder, manifest, {"float": float_set}, metrics=metrics, int8_faster={}, int8_rest="fp32")
 
 
 def _parts(files: GraphFiles) -> list[str]:

@@ -114,15 +114,17 @@ def speed_ratio(
     inputs: Mapping[str, NDArray[Any]],
     *,
     than: Path | None = None,
+    precisions: tuple[str, str] = ("fp32", "int8"),
     seconds: float = _SECONDS,
     fewest: int = _FEWEST,
 ) -> float:
-    """How many times faster a bundle's INT8 graph is than its float one in float32, on this machine.
+    """How many times faster a bundle's graph is in the second of two precisions than in the first, on this machine.
 
-    With another bundle to be faster `than`, the float graphs of both are compared. Median of the ratios of calls that
+    With another bundle to be faster `than`, the float graphs of both are compared in float32. Median of the ratios of calls that
     take turns, so that what else the machine does falls on both: at least the `fewest`, more while `seconds` last.
     """
-    compared = {"before": (than or folder, "fp32"), "after": (folder, "int8" if than is None else "fp32")}
+    first, second = precisions if than is None else ("fp32", "fp32")
+    compared = {"before": (than or folder, first), "after": (folder, second)}
     graphs = {
         name: open_backend(
             backend, open_bundle(place), role, BackendOptions(precision=precision, threads=default_threads())

@@ -43,6 +43,9 @@ REPORT_NAME = "quantization.json"
 """The report's file in the bundle."""
 _DRAWN_IMAGES = 3  # one of each kind of prompts: boxes, clicks, earlier logits
 _TIMED_SECONDS = 4.0
+_WITH_BF16 = "int8-bf16"
+_MORE_DROP = 0.1  # of the drop allowed: what bfloat16 may cost beyond INT8
+_GAIN = 1.1
 _NO_IMAGES = (
     "int8 needs images, one to calibrate with and one to measure on at least: give --calibration DIR, or choose "
     "int8-weights or fp16"
@@ -104,13 +107,16 @@ def quantize_folder(folder: Path, images: Images, options: QuantizeOptions | Non
             rewrite(folder / name, store_int8 if weights == "int8" else store_half)
         rewrite_manifest(folder, manifest, graphs, weights=weights)
         _measure(folder, images, reference, report, options)
+        if report.int8_faster.get(BACKENDS[0]):
+            _try_bf16(folder, images, reference, report, options)
         if before.exists():
             _time(folder, before, images.held_out, report)
     report.bytes_after = folder_bytes(folder)
     (folder / REPORT_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     faster = {engine: tuple(units) for engine, units in report.int8_faster.items()}
     metrics = manifest.metrics + report.metrics()
-    rewrite_manifest(folder, manifest, graphs, weights=weights, int8_faster=faster, metrics=metrics)
+    changes: dict[str, Any] = {"weights": weights, "int8_faster": faster, "int8_rest": report.int8_rest}
+    rewrite_manifest(folder, manifest, graphs, metrics=metrics, **changes)
     for line in report.lines():
         options.report(line)
     return report
@@ -140,6 +146,29 @@ def _time(folder: Path, before: Path, held: Sequence[Sample], report: Report) ->
             for role, inputs in examples.items()
         }
         report.speed[engine] = {role: round(ratio, 3) for role, ratio in ratios.items()}
+
+
+def _try_bf16(folder: Path, images: Images, reference: Masks, report: Report, options: QuantizeOptions) -> None:
+    """Let float layers beside INT8 compute in bfloat16, if this CPU is made for it and masks keep nearly as close.
+
+    It depends on the model: one that samples an image at coordinates loses more by them than by 8 bits (docs/adr/0006).
+    """
+    from runtime.backends.ov import has_native_bf16
+
+    if not has_native_bf16() or not report.dice:
+        return
+    found = masks_of(folder, images.held_out, backend=BACKENDS[0], precision=_WITH_BF16, reference=reference)
+    report.rest_dice = round(mean_dice(found, reference), 5)
+    with runtime.Session(folder, backend=BACKENDS[0], precision="int8", cache=False) as session:
+        recorded = record(session, images.held_out[:1])
+    report.rest_speed = {
+        role: round(speed_ratio(folder, role, BACKENDS[0], inputs[0], precisions=("int8", _WITH_BF16)), 3)
+        for role, inputs in recorded.items()
+    }
+    more = (report.dice[BACKENDS[0]] - report.rest_dice) * POINTS
+    drop = (1 - report.rest_dice) * POINTS
+    if drop <= options.max_drop and more <= _MORE_DROP * options.max_drop and max(report.rest_speed.values()) >= _GAIN:
+        report.int8_rest = "bf16"
 
 
 def _measure(folder: Path, images: Images, reference: Masks, report: Report, options: QuantizeOptions) -> None:

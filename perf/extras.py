@@ -48,7 +48,7 @@ def run_extra(task: Task, ask: Ask, recorder: Recorder, labelled: Path | None, f
     elif one is not None and task.kind == "graphs":
         opened = recorder.opened[one.name]
         manifest = load_manifest(one.subject.folder)
-        graphs = manifest.graphs["int8" if opened.precision == "int8" else "float"].by_role
+        graphs = manifest.graphs["int8" if opened.precision.startswith("int8") else "float"].by_role
         for name in [name for name in ("encoder", "decoder", "one_box") if name in graphs]:
             path = one.subject.folder / str(graphs[name].openvino or graphs[name].onnx)
             precision = {"fp32": "f32"}.get(opened.precision, opened.precision)

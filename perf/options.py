@@ -20,7 +20,7 @@ from runtime.errors import PromptError
 __all__ = ["parse_options"]
 
 BACKENDS = ("openvino", "onnxruntime")
-_PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "int8-bf16")
 _LIMITS = ("AVX512_CORE_VNNI", "AVX2_VNNI", "AVX2")
 _QUICK_SECONDS = 45.0
 _BUDGET_HELP = "[BUNDLE/]CASE[:QUANTITY]=LIMIT, such as ct-1-npz=0.5 (of the reference) or ct-1=floor+0.6; repeatable"

@@ -25,6 +25,7 @@ _CHANNELS, _SIDE, _LAYERS = 128, 28, 1
 _COPIED_BYTES, _PIECE_BYTES, _ROUNDS = 256 << 20, 2 << 20, 4
 _SECONDS = 1.0
 _BYTES = {"f32": (4, 4), "bf16": (2, 2), "int8": (1, 1)}  # of an activation and of a weight
+_HINTS = {"bf16": "bf16", "fp16": "f16", "int8-bf16": "bf16"}
 _KERNELS = (("i8", "int8"), ("u8", "int8"), ("bf16", "bf16"))  # how names of kernels end
 
 
@@ -54,7 +55,7 @@ def _best(work: Callable[[], object], seconds: float = _SECONDS) -> float:
 
 
 def _properties(precision: str, threads: int) -> dict[str, Any]:
-    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")}
+    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS.get(precision, "f32")}
     wanted |= {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     return {**wanted, "INFERENCE_NUM_THREADS": threads}
 

@@ -38,6 +38,8 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("graphs: wanted a float graph set")
     if manifest.int8_faster and "int8" not in manifest.graphs:
         found.append("int8_faster: there are no int8 graphs that could be faster")
+    if manifest.int8_rest != "fp32" and "int8" not in manifest.graphs:
+        found.append("int8_rest: there are no int8 graphs that could leave anything")
     for path in manifest.files:
         if not _FILE_PATTERN.fullmatch(path):
             found.append(f"files: {path!r} is not a plain relative path inside the bundle")

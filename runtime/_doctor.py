@@ -182,7 +182,7 @@ def _precisions(name: str) -> tuple[list[str], bool]:
     from runtime.backends import ov
 
     able = ov.capabilities()
-    known = {"fp32": True, "bf16": "BF16" in able, "fp16": "FP16" in able, "int8": True}
+    known = {"fp32": True, "bf16": "BF16" in able, "fp16": "FP16" in able, "int8": True, "int8-bf16": "BF16" in able}
     return [precision for precision, has in known.items() if has], ov.has_native_bf16()
 
 

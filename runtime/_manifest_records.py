@@ -271,6 +271,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     graphs: dict[Literal["float", "int8"], GraphSet]
     weights: Literal["fp32", "fp16", "int8"] = "fp32"
     int8_faster: dict[Literal["openvino", "onnxruntime"], tuple[Literal["vnni", "dotprod"], ...]] = {}
+    int8_rest: Literal["fp32", "bf16"] = "fp32"
     propagation: Propagation = Propagation()
     modalities: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()

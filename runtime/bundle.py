@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BUNDLE",
+    "INT8_PRECISIONS",
     "SET_NAME",
     "Bundle",
     "BundleListing",
@@ -34,6 +35,8 @@ __all__ = [
 
 DEFAULT_BUNDLE = "default"
 """Name of the bundle that ships inside the package."""
+INT8_PRECISIONS = ("int8", "int8-bf16")
+"""Precisions that a bundle's INT8 graphs serve: what is not in 8 bits computes in float32, or in bfloat16."""
 SET_NAME = "set.json"
 """Name of the file that makes a folder a set of bundles (see `runtime.bundle_set`)."""
 
@@ -82,8 +85,8 @@ class Bundle:
         Parameters
         ----------
         precision : str
-            ``int8`` selects the INT8 graphs; ``fp32``, ``bf16`` and ``fp16`` the float graphs, which a backend
-            runs in that precision.
+            ``int8`` and ``int8-bf16`` select the INT8 graphs; ``fp32``, ``bf16`` and ``fp16`` the float graphs, which
+            a backend runs in that precision.
 
         Returns
         -------
@@ -93,10 +96,10 @@ class Bundle:
         Raises
         ------
         BundleError
-            If `precision` is ``int8`` and the bundle has no INT8 graphs.
+            If `precision` asks for INT8 graphs and the bundle has none.
         """
         graphs = self.manifest.graphs
-        label = "int8" if precision == "int8" else "float"
+        label = "int8" if precision in INT8_PRECISIONS else "float"
         for key, graph_set in graphs.items():
             if key == label:
                 return graph_set

@@ -146,7 +146,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--bundle", metavar="NAME", help="name or folder of a bundle (default: the built-in model)")
     group.add_argument("--backend", choices=("auto", "openvino", "onnxruntime"), default="auto")
-    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16", "int8"), default="auto")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16", "int8", "int8-bf16"), default="auto")
     group.add_argument("--threads", type=int, metavar="N", help="default: physical cores")
     group.add_argument("--no-cache", action="store_true", help="keep no embeddings on disk (they contain the image)")
     group = parser.add_argument_group("messages")

@@ -50,9 +50,10 @@ class Session:
         lite-infer.
     backend : {"auto", "openvino", "onnxruntime"}
         Inference engine. ``auto`` takes OpenVINO where it is installed and the bundle has a graph for it.
-    precision : {"auto", "fp32", "bf16", "fp16", "int8"}
+    precision : {"auto", "fp32", "bf16", "fp16", "int8", "int8-bf16"}
         Inference precision. ``auto`` takes the bundle's INT8 graphs where it says that they are faster on this engine
-        and CPU, else bfloat16 where the CPU has a unit for it, else float32.
+        and CPU (``int8-bf16``: with bfloat16 for the layers that are not in 8 bits, where the bundle says that this
+        keeps its masks and the CPU has a unit for it), else bfloat16 where the CPU has a unit for it, else float32.
     threads : int, optional
         Threads of the inference engine. Default: the physical cores this process may use.
     cache : bool or EmbeddingCache

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.families._sam import MaskDecoder, PromptEncoder, Sam
+from export.families._sam import MaskDecoder, PromptEncoder, Sam, pixels_of
 from export.families._vit import Attention, Block, Vit, VitSize
 
 __all__ = ["ImplicitDecoder", "Place", "SpectrumVit", "Trained", "combine", "imedsam"]
@@ -232,7 +232,7 @@ class ImplicitDecoder(MaskDecoder):
         shape = image.shape[-2:]
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
-        _, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
+        _, pixels = self.transformer(tokens, pixels_of(image), grid)
         maps = self.output_upscaling(torch.unflatten(pixels.transpose(1, 2), 2, shape)).permute(0, 2, 3, 1)
         logits: Tensor = self.seg_field(maps, torch.unflatten(grid[None], 1, shape), place)
         return logits

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.families._sam import MLP, LayerNorm2d, TwoWayTransformer, paint, quadruple
+from export.families._sam import MLP, LayerNorm2d, TwoWayTransformer, paint, pixels_of, quadruple
 from export.families._tiny_vit import ConvBn, PatchEmbed, neck
 
 __all__ = ["SkipDecoder", "Swin"]
@@ -275,7 +275,7 @@ class SkipDecoder(nn.Module):
         """Decode (N, C, h, w) with tokens (N, T, C) and what `skips` gave -> (N, 1, 4h, 4w), (N, 1)."""
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt], dim=1)
-        tokens, pixels = self.transformer(tokens, image.permute(0, 2, 3, 1).flatten(1, 2), grid)
+        tokens, pixels = self.transformer(tokens, pixels_of(image), grid)
         scores: Tensor = self.iou_prediction_head(tokens[:, 0])[:, :1]
         x = self._upscale(self.output_upscaling1, pixels, skips[0])
         x = self._upscale(self.output_upscaling2, x, skips[1])

@@ -11,9 +11,10 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runtime.backends.base import Backend, BackendOptions, IoSpec, TensorSpec
+from runtime.backends.base import PRECISIONS, Backend, BackendOptions, IoSpec, TensorSpec
 from runtime.backends.graph_cache import LIMIT_BYTES, prune_graphs
 from runtime.backends.threads import default_threads
+from runtime.bundle import INT8_PRECISIONS
 from runtime.errors import BackendError, BackendUnavailable, BundleError
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ _log = logging.getLogger(__name__)
 
 BACKENDS = ("openvino", "onnxruntime")
 """Names of the engines, the one that ``auto`` prefers first."""
-PRECISION_CHOICES = ("auto", "fp32", "bf16", "fp16", "int8")
+PRECISION_CHOICES = ("auto", *PRECISIONS)
 """What `resolve_precision` takes."""
 
 _FORMATS = {"openvino": ("openvino", "onnx"), "onnxruntime": ("onnx",)}
 _DIRECTORY_DIGITS = 16
+_HALF = {"bf16", "fp16", "int8-bf16"}
+"""Precisions in which something computes in numbers of 16 bits, as OpenVINO alone does."""
 
 
 def installed_backends() -> tuple[str, ...]:
@@ -70,7 +73,8 @@ def choose_backend(requested: str | None, bundle: Bundle, precision: str = "auto
     bundle : Bundle
         What is to be run.
     precision : str
-        As in `resolve_precision`; ``int8`` looks at the INT8 graphs, and ``bf16`` and ``fp16`` leave OpenVINO alone.
+        As in `resolve_precision`; ``int8`` and ``int8-bf16`` look at the INT8 graphs, and whatever computes in
+        bfloat16 or float16 leaves OpenVINO alone.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def choose_backend(requested: str | None, bundle: Bundle, precision: str = "auto
     if requested not in {None, "auto", *BACKENDS}:
         msg = f"backend {requested!r}; wanted one of auto, {', '.join(BACKENDS)}"
         raise BackendError(msg)
-    set_name = "int8" if precision == "int8" else "fp32"
+    set_name = "int8" if precision in INT8_PRECISIONS else "fp32"
     if requested is not None and requested != "auto":
         _check_reads(requested, bundle, set_name)
         if requested not in installed_backends():
@@ -97,7 +101,7 @@ def choose_backend(requested: str | None, bundle: Bundle, precision: str = "auto
             raise BackendUnavailable(msg)
         return requested
     able = [name for name in BACKENDS if _reads(name, bundle, set_name)]
-    if precision in {"bf16", "fp16"}:
+    if precision in _HALF:
         able = [name for name in able if name == "openvino"]
     usable = [name for name in able if name in installed_backends()]
     if not usable:
@@ -128,10 +132,11 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     ----------
     requested : str
         ``auto``: ``int8`` where the bundle says that its INT8 graphs, whose masks were held against float32's, were
-        faster on this engine with the 8-bit products that this CPU has; else ``bf16`` where OpenVINO runs it on a unit
-        made for it (AMX, or AVX512-BF16 of AMD); else ``fp32``. ``fp32``,
-        ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs. A decoder that is a function of position
-        computes positions, of which half precision loses all but the first digits: ``fp32`` alone.
+        faster on this engine with the 8-bit products that this CPU has, and ``int8-bf16`` if it says so of that too and
+        OpenVINO runs bfloat16 on a unit made for it (AMX, or AVX512-BF16 of AMD); else ``bf16`` on such a unit; else
+        ``fp32``. ``fp32``, ``bf16``, ``fp16``: that one. ``int8``: the bundle's INT8 graphs; ``int8-bf16``: those, with
+        bfloat16 for what is not in 8 bits. A decoder that is a function of position computes positions, of which half
+        precision loses all but the first digits: ``fp32`` and ``int8`` alone.
     backend : str
         What `choose_backend` returned.
     bundle : Bundle
@@ -142,7 +147,7 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     Returns
     -------
     precision : str
-        ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        One of ``fp32``, ``bf16``, ``fp16``, ``int8`` and ``int8-bf16``.
 
     Raises
     ------
@@ -151,21 +156,22 @@ def resolve_precision(requested: str, backend: str, bundle: Bundle, cache_direct
     BackendUnavailable
         If the engine does not load.
     BundleError
-        If ``int8`` is asked for and the bundle has no INT8 graphs.
+        If INT8 graphs are asked for and the bundle has none.
     """
     if requested not in PRECISION_CHOICES:
         msg = f"precision {requested!r}; wanted one of {', '.join(PRECISION_CHOICES)}"
         raise BackendError(msg)
+    if requested in INT8_PRECISIONS:
+        bundle.graph_set(requested)
     if requested == "int8":
-        bundle.graph_set("int8")
         return requested
     if bundle.manifest.output.implicit:
-        if requested in {"bf16", "fp16"}:
+        if requested in _HALF:
             msg = f"bundle {bundle.manifest.name!r} computes positions, which {requested} cannot tell apart; use fp32"
             raise BackendError(msg)
         return "fp32"
     if backend != "openvino":
-        if requested in {"bf16", "fp16"}:
+        if requested in _HALF:
             msg = f"{backend} runs fp32 and int8 on CPUs, not {requested}; choose backend 'openvino'"
             raise BackendError(msg)
         return "int8" if requested == "auto" and _int8_pays(backend, bundle) else "fp32"
@@ -192,12 +198,14 @@ def _openvino_precision(requested: str, bundle: Bundle, cache_directory: Path | 
             msg = "this CPU has no fp16 arithmetic that OpenVINO uses; choose precision 'fp32' or 'auto'"
             raise BackendError(msg)
         return requested
-    if requested == "auto" and _int8_pays("openvino", bundle):
+    takes_int8 = requested == "auto" and _int8_pays("openvino", bundle)
+    if takes_int8 and bundle.manifest.int8_rest != "bf16":
         return "int8"
     probe_directory = None if cache_directory is None else cache_directory / "bf16_probe"
     native = ov.has_native_bf16(probe_directory)
     if requested == "auto":
-        return "bf16" if native else "fp32"
+        half, full = ("int8-bf16", "int8") if takes_int8 else ("bf16", "fp32")
+        return half if native else full
     if not native:
         _log.warning("bf16 has no fast unit on this CPU and may be many times slower than fp32; 'auto' avoids that")
     return requested

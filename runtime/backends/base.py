@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_THREADS", "PRECISIONS", "Backend", "BackendOptions", "IoSpec", "TensorSpec", "check_inputs"]
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8-bf16")
 """Precisions that a backend can be opened in."""
 
 MAX_THREADS = 1024
@@ -72,7 +72,8 @@ class BackendOptions:
     Attributes
     ----------
     precision : str
-        ``fp32``, ``bf16``, ``fp16`` or ``int8``; the last says that the graph itself is quantised.
+        One of `PRECISIONS`; the last two say that the graph itself is quantised, and what its float layers compute in:
+        float32, or bfloat16.
     threads : int
         Threads for all calls; by default one for each physical core that this process may use.
     streams : int

@@ -55,7 +55,7 @@ __all__ = ["OpenVinoBackend", "capabilities", "has_native_bf16", "version"]
 _log = logging.getLogger(__name__)
 
 _CONVERTER = "openvino.tools.ovc"
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32", "int8-bf16": "bf16"}
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
 _NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}  # known to the CPU plugin, not documented: versions may refuse it
@@ -261,7 +261,8 @@ class OpenVinoBackend:
     path : Path
         An ONNX file, or the ``.xml`` of an OpenVINO IR.
     options : BackendOptions
-        With ``int8``, whatever is not quantised computes in float32. The cache directory must serve this graph alone.
+        With ``int8``, whatever is not quantised computes in float32, with ``int8-bf16`` in bfloat16. The cache
+        directory must serve this graph alone.
 
     Raises
     ------

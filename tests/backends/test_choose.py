@@ -201,6 +201,38 @@ def test_auto_prefers_int8_whose_masks_were_compared_to_bf16(tmp_path: Path, mon
     assert resolve_precision("auto", "openvino", bundle) == "int8"
 
 
+@pytest.mark.parametrize(
+    ("native", "unit", "wanted"),
+    [(True, "vnni", "int8-bf16"), (False, "vnni", "int8"), (True, None, "bf16"), (False, None, "fp32")],
+)
+def test_auto_leaves_float_layers_beside_int8_to_bf16_only_where_bundle_and_cpu_are_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, unit: str | None, wanted: str
+) -> None:
+    monkeypatch.setattr(ov, "has_native_bf16", lambda _directory: native)
+    monkeypatch.setattr(units, "int8_unit", lambda _: unit)
+    files = {"e.onnx": b"e", "d.onnx": b"d"}
+    faster = {"openvino": ["vnni"], "onnxruntime": ["vnni"]}
+    bundle = open_bundle(write_bundle(tmp_path / "b", files, graphs=INT8, int8_faster=faster, int8_rest="bf16"))
+    assert resolve_precision("auto", "openvino", bundle) == wanted
+    assert resolve_precision("auto", "onnxruntime", bundle) == ("int8" if unit else "fp32")
+    assert resolve_precision("int8", "openvino", bundle) == "int8"
+    assert choose_backend(None, bundle, "int8-bf16") == "openvino"
+    with pytest.raises(BackendError, match="onnxruntime runs fp32 and int8 on CPUs, not int8-bf16"):
+        resolve_precision("int8-bf16", "onnxruntime", bundle)
+
+
+def test_int8_beside_bf16_needs_int8_graphs_and_warns_without_a_unit(
+    tmp_path: Path, onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ov, "has_native_bf16", lambda _directory: False)
+    with pytest.raises(BundleError, match="has no int8 graphs, only float"):
+        resolve_precision("int8-bf16", "openvino", onnx_bundle)
+    bundle = open_bundle(write_bundle(tmp_path / "b", {"e.onnx": b"e", "d.onnx": b"d"}, graphs=INT8))
+    assert resolve_precision("int8-bf16", "openvino", bundle) == "int8-bf16"
+    assert "may be many times slower than fp32" in caplog.text
+    assert bundle.graph_set("int8-bf16") is bundle.graph_set("int8")
+
+
 def test_auto_takes_no_int8_graphs_that_the_engine_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "int8_unit", lambda _: "vnni")
     files = {**IR_FILES, "e.onnx": b"e", "d.onnx": b"d"}

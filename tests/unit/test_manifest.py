@@ -214,6 +214,7 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
     [
         ({"graphs": {}}, "graphs: wanted a float graph set"),
         ({"int8_faster": {"openvino": ["vnni"]}}, "int8_faster: there are no int8 graphs that could be faster"),
+        ({"int8_rest": "bf16"}, "int8_rest: there are no int8 graphs that could leave anything"),
         (
             {"graphs": {"float": {"encoder": {}, "decoder": {"onnx": "decoder.onnx"}}}},
             r"graphs\.float\.encoder: wanted an onnx or an openvino file",
@@ -265,7 +266,7 @@ def test_a_path_that_is_not_plain_and_inside_is_refused(path: str) -> None:
             for output in ({"scores": False}, {"order": "graph"})
         ),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ManifestError, match=message):

@@ -19,6 +19,7 @@ from PIL import Image
 
 import runtime
 from export import _int8
+import export.quantize as quantizing
 from export._bundle_copy import rewrite_manifest
 from export._calibration import Sample, divided, structure_boxes
 from export._mask_drop import Masks, mean_dice, speed_ratio
@@ -40,6 +41,7 @@ def _fast_on_openvino_alone() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_int8, "int8_unit", lambda _: "vnni")
         patch.setattr(_int8, "speed_ratio", lambda _, role, engine, __: SPEED[engine, role])
+        patch.setattr("runtime.backends.ov.has_native_bf16", lambda *_: False)
         yield
 
 
@@ -325,6 +327,34 @@ def test_a_graph_that_is_not_faster_stays_float(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(_int8, "speed_ratio", lambda *_: 0.9)
     with pytest.raises(BundleError, match="no graph is faster than in float on this CPU; int8-weights or fp16"):
         quantize_folder(copied(tmp_path / "slow"), divided(SAMPLES), QuantizeOptions(max_drop=2.0))
+
+
+@pytest.mark.parametrize(
+    ("lost", "speed", "rest"), [(0.001, 1.3, "bf16"), (0.001, 1.05, "fp32"), (0.01, 1.3, "fp32"), (0.2, 1.3, "fp32")]
+)
+def test_float_layers_are_left_to_bf16_where_that_is_faster_and_keeps_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float, speed: float, rest: str
+) -> None:
+    asked: list[str] = []
+    real_masks, real_dice = quantizing.masks_of, quantizing.mean_dice
+
+    def masks_of(*args: Any, precision: str, **options: Any) -> Masks:
+        asked.append(precision)
+        return real_masks(*args, precision=precision.removesuffix("-bf16"), **options)
+
+    def dice_less_what_is_lost(found: Masks, wanted: Masks) -> float:
+        return real_dice(found, wanted) - lost * (asked[-1] == "int8-bf16")
+
+    monkeypatch.setattr(quantizing, "masks_of", masks_of)
+    monkeypatch.setattr(quantizing, "mean_dice", dice_less_what_is_lost)
+    monkeypatch.setattr(quantizing, "speed_ratio", lambda *_, **__: speed)
+    monkeypatch.setattr("runtime.backends.ov.has_native_bf16", lambda *_: True)
+    told: list[str] = []
+    report = quantize_folder(copied(tmp_path), divided(SAMPLES), QuantizeOptions(max_drop=2.0, report=told.append))
+    assert asked[-1] == "int8-bf16"
+    assert report.int8_rest == load_manifest(tmp_path / "bundle").int8_rest == rest
+    taken = "taken" if rest == "bf16" else "not taken"
+    assert f"decoder {speed:.2f} times as fast as with float32; {taken} by --precision auto" in "\n".join(told)
 
 
 def test_a_cpu_without_8_bit_products_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
