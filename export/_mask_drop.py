@@ -120,8 +120,9 @@ def speed_ratio(
 ) -> float:
     """How many times faster a bundle's graph is in the second of two precisions than in the first, on this machine.
 
-    With another bundle to be faster `than`, the float graphs of both are compared in float32. Median of the ratios of calls that
-    take turns, so that what else the machine does falls on both: at least the `fewest`, more while `seconds` last.
+    With another bundle to be faster `than`, the float graphs of both are compared in float32. Median of the ratios of
+    calls that take turns, so that what else the machine does falls on both: at least the `fewest`, more while `seconds`
+    last.
     """
     first, second = precisions if than is None else ("fp32", "fp32")
     compared = {"before": (than or folder, first), "after": (folder, second)}

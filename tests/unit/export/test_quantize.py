@@ -17,9 +17,9 @@ from conv_bundle import conv_bundle, graphs, picture
 from engines import ENGINES
 from PIL import Image
 
+import export.quantize as quantizing
 import runtime
 from export import _int8
-import export.quantize as quantizing
 from export._bundle_copy import rewrite_manifest
 from export._calibration import Sample, divided, structure_boxes
 from export._mask_drop import Masks, mean_dice, speed_ratio

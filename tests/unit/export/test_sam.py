@@ -10,7 +10,15 @@ torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from tiny_family import GRID, SIDE, WIDTH, random_model  # noqa: E402
 
-from export.families._sam import Attention, LayerNorm2d, PromptEncoder, paint, upscaled  # noqa: E402
+from export.families._sam import (  # noqa: E402
+    Attention,
+    LayerNorm2d,
+    PromptEncoder,
+    TwoWayTransformer,
+    paint,
+    pixels_of,
+    upscaled,
+)
 from export.families._sam_graphs import BoxDecoder  # noqa: E402
 
 
@@ -35,14 +43,28 @@ def attention() -> Attention:
 def test_tokens_looking_at_an_image_attend_as_in_the_textbook(attention: Attention) -> None:
     tokens, image, grid = torch.randn(3, 5, WIDTH), torch.randn(1, 12, WIDTH), torch.randn(12, WIDTH)
     wanted = textbook(attention, tokens, (image + grid).expand(3, -1, -1), image.expand(3, -1, -1))
-    torch.testing.assert_close(attention.look(tokens, image, grid), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.look(tokens, image, image + grid), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_an_image_looking_at_tokens_attends_as_in_the_textbook(attention: Attention) -> None:
     keys, values = torch.randn(3, 5, WIDTH), torch.randn(3, 5, WIDTH)
     image, grid = torch.randn(3, 12, WIDTH), torch.randn(12, WIDTH)
     wanted = textbook(attention, image + grid, keys, values)
-    torch.testing.assert_close(attention.show(image, grid, keys, values), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.show(image + grid, keys, values), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_look_of_some_tokens_is_what_it_is_of_all() -> None:
+    torch.manual_seed(2)
+    mixing = TwoWayTransformer(WIDTH, depth=2, heads=4, hidden=32, eps=1e-5).requires_grad_(False)
+    prompt, image, grid = torch.randn(3, 6, WIDTH), torch.randn(1, 12, WIDTH), torch.randn(12, WIDTH)
+    (tokens, pixels), (two, same) = mixing(prompt, image, grid), mixing(prompt, image, grid, wanted=2)
+    torch.testing.assert_close(two, tokens[:, :2])
+    torch.testing.assert_close(same, pixels)
+
+
+def test_channels_become_the_last_axis() -> None:
+    image = torch.randn(2, 48, 3, 5)
+    torch.testing.assert_close(pixels_of(image), image.permute(0, 2, 3, 1).flatten(1, 2), rtol=0, atol=0)
 
 
 def test_tokens_among_themselves_attend_as_in_the_textbook(attention: Attention) -> None:
