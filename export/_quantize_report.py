@@ -33,8 +33,9 @@ class Report:
     """What came of it; `dice` by engine, `speed` by engine and graph; `left_float` gives a reason for each layer.
 
     `rest_dice` and `rest_speed`, over INT8 graphs, are of INT8 graphs whose float layers compute in bfloat16; None and
-    empty where this CPU is not made for that. `measured_on` says in words which images the masks are of; what is `drawn` by us tests the arithmetic and says
-    nothing of accuracy on scans. `dice` is empty where none of these images has anything that the model finds.
+    empty where this CPU is not made for that. `measured_on` says in words which images the masks are of; what is
+    `drawn` by us tests the arithmetic and says nothing of accuracy on scans. `dice` is empty where none of these images
+    has anything that the model finds.
     """
 
     precision: str
