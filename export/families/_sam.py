@@ -192,17 +192,11 @@ class Attention(nn.Module):
         return (tokens @ torch.unflatten(projection.weight, 0, (self.heads, -1))).flatten(1, 2)
 
     def look(self, tokens: Tensor, image: Tensor, placed: Tensor) -> Tensor:
-        """Let tokens (N, T, C) attend to pixels (1 or N, P, C), found by what they are at their place -> (N, T, C).
-
-        The softmax is written out: OpenVINO would make one operator of it and both products, which is slower for so few
-        tokens (on one thread 4.1 instead of 3.3 ms, in bfloat16 2.8 instead of 1.7).
-        """
+        """Let tokens (N, T, C) attend to pixels (1 or N, P, C), found by what they are at their place -> (N, T, C)."""
         q = self._split(self.q_proj(tokens)) * self.scale
         # the bias of the keys moves all scores of a token alike: the softmax does not see it
         scores = self._rows(q, self.k_proj) @ placed.transpose(1, 2)  # (N, heads * T, P)
-        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-        seen = weights @ image / weights.sum(-1, keepdim=True)
-        seen = torch.unflatten(seen, 1, (self.heads, -1))  # (N, heads, T, C)
+        seen = torch.unflatten(torch.softmax(scores, dim=-1) @ image, 1, (self.heads, -1))  # (N, heads, T, C)
         values = seen @ torch.unflatten(self.v_proj.weight, 0, (self.heads, -1)).transpose(1, 2)
         output: Tensor = self.out_proj(self._join(values) + self.v_proj.bias)
         return output
