@@ -3,8 +3,8 @@
 ``python tests/fuzz_atheris.py FOLDER [OPTIONS OF libFuzzer]``, for example with ``-max_total_time=600``, keeps its
 inputs in FOLDER/corpus and what `fuzz_oracle` objects to in FOLDER/findings. An input is a file with two bytes before
 it, which say its name and how it is opened; ``python tests/fuzz_atheris.py FOLDER FOLDER/findings/crash-...`` opens one
-again. libFuzzer's ``-timeout`` goes by the clock: on a busy machine ask for more than its 30 s here. `fuzz_campaign`
-does much the same without atheris, and opens folders too.
+again. libFuzzer's ``-timeout`` goes by the clock: on a busy machine ask for more than its 30 s here. ``.ci/run`` gives
+it a minute where pip has a wheel; `fuzz_campaign` does much the same without atheris, and opens folders too.
 """
 
 from __future__ import annotations
