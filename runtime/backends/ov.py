@@ -17,7 +17,8 @@ each found by measurement and, but for the last, which shows only now and then, 
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
 * It compiles code of its own ("snippets") for every run of element-wise operations whenever a graph is loaded, from its
   cache too. In graphs of fixed sizes that is half the time of loading, and what it saves is a fifteenth of a small
-  graph's run, and nothing of a large one's: not done.
+  graph's run, and nothing of a large one's: not done. But in 8-bit graphs they stay: without them 2026.4 computes
+  those of some encoders (EfficientViT's, as DAFT's) wrong.
 * A graph with 8-bit depthwise convolutions that 2026.4 loads from its cache for two streams is wrong as often as not:
   the streams' copies are made side by side and disturb each other's weights. So calls that run at once have graphs of
   one stream each.
@@ -243,14 +244,14 @@ def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path
 
 
 def _compile(core: Any, model: Any, properties: dict[str, Any]) -> Any:
-    """Compile without snippets; with them where this version does not know how to do without."""
+    """Compile; with snippets where this version does not know how to do without."""
     try:
-        return core.compile_model(model, "CPU", {**properties, **_NO_SNIPPETS})
+        return core.compile_model(model, "CPU", properties)
     except RuntimeError as error:
-        if not any(name in str(error) for name in _NO_SNIPPETS):
+        if not any(name in properties and name in str(error) for name in _NO_SNIPPETS):
             raise
         _log.debug("snippets stay: %s", _reason(error))
-        return core.compile_model(model, "CPU", properties)
+        return core.compile_model(model, "CPU", {k: v for k, v in properties.items() if k not in _NO_SNIPPETS})
 
 
 class OpenVinoBackend:
@@ -373,9 +374,17 @@ class OpenVinoBackend:
 
 
 def _own_directory(options: BackendOptions, version: str) -> Path | None:
-    """Where a graph is kept: apart for each version, whose cache the next does not read, and for each precision."""
+    """Where a graph is kept: apart for each version, whose cache the next does not read, and for each precision.
+
+    And with and without snippets, which the cache does not tell apart either: it holds the graph as cut into them.
+    """
     number = version.partition("-")[0]
-    return None if options.cache_directory is None else options.cache_directory / f"{number}-{options.precision}"
+    form = "snippets" if _has_snippets(options) else "plain"
+    return None if options.cache_directory is None else options.cache_directory / f"{number}-{options.precision}-{form}"
+
+
+def _has_snippets(options: BackendOptions) -> bool:
+    return options.precision.startswith("int8")
 
 
 def _properties(options: BackendOptions) -> dict[str, Any]:
@@ -385,6 +394,7 @@ def _properties(options: BackendOptions) -> dict[str, Any]:
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
+        **({} if _has_snippets(options) else _NO_SNIPPETS),
     }
 
 

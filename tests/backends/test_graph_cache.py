@@ -112,7 +112,7 @@ def test_an_opened_graph_makes_room_for_itself(tmp_path: Path, monkeypatch: pyte
     assert decoder.folder.parent != encoder.folder.parent
     assert not encoder.folder.exists(), "its recorded digest goes with it"
     assert decoder.folder.name == encoder.folder.name
-    assert decoder.folder.name.endswith("-fp32")
+    assert decoder.folder.name.endswith("-fp32-plain")
 
 
 def test_a_graph_that_another_process_replaces_meanwhile_is_recorded_as_it_is_now(

@@ -57,6 +57,11 @@ def test_a_chain_of_operations_is_not_made_a_snippet(tmp_path: Path) -> None:
     np.testing.assert_allclose(backend.run({"x": VALUES})["y"], _chain(VALUES)["y"], rtol=1e-5)
 
 
+def test_8_bit_graphs_keep_their_snippets_without_which_some_are_wrong(tmp_path: Path) -> None:
+    backend = open_file("openvino", CHAIN.save(tmp_path / "chain.onnx"), BackendOptions(threads=1, precision="int8"))
+    assert "Subgraph" in _kinds(backend._copies[0])
+
+
 def test_a_version_that_knows_no_such_switch_compiles_as_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
