@@ -88,7 +88,8 @@ def grid_affine(header: Any, shape: tuple[int, int, int], notes: list[str] | Non
         msg = "its sform and qform are singular or not finite; repair the header"
         raise ImageError(msg)
     else:
-        affine = np.array(header.get_base_affine(), dtype=np.float64)
+        with np.errstate(all="ignore"):  # a signalling NaN among the voxel sizes is refused below
+            affine = np.array(header.get_base_affine(), dtype=np.float64)
         if not _invertible(affine):
             msg = f"its voxel sizes {header['pixdim'][1:4].tolist()} are not positive numbers; repair the header"
             raise ImageError(msg)

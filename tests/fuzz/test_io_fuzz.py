@@ -117,6 +117,26 @@ def test_a_signalling_nan_in_an_affine_is_refused_without_a_warning(tmp_path: Pa
             load(tmp_path / "x.nii")
 
 
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("name", "codes", "sizes", "number"),
+    [("x.nii", slice(252, 256), 76, b"\1\0\xa0\x7f"), ("two.nii", slice(344, 352), 104, b"\1\0\0\0\0\0\xf4\x7f")],
+    ids=["NIfTI-1", "NIfTI-2"],
+)
+def test_a_signalling_nan_among_voxel_sizes_is_refused_without_a_warning(
+    name: str, codes: slice, sizes: int, number: bytes, axis: int, tmp_path: Path
+) -> None:
+    raw = bytearray(seed(name))
+    raw[codes] = bytes(codes.stop - codes.start)  # neither sform nor qform: voxel sizes alone say where voxels lie
+    place = sizes + axis * len(number)
+    raw[place : place + len(number)] = number
+    (tmp_path / name).write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError, match=r"voxel sizes \[.*nan.*\] are not positive numbers"):
+            load(tmp_path / name)
+
+
 def test_an_array_that_python_2_wrote_is_read_without_a_warning(tmp_path: Path) -> None:
     array = io.BytesIO()
     np.save(array, np.zeros((3, 12, 10), np.uint8))
