@@ -76,9 +76,16 @@ def masks_of(
             masks.append(session.decode(embedding, **given).masks)
             if one_box and session.manifest.graphs["float"].one_box is not None:
                 beside = {name: given[name] for name in ("modality", "extra") if name in given}
-                objects = session.segment(sample.image, boxes=sample.boxes.tolist(), **beside).objects
-                by_one_box.append(np.stack([one.mask[..., 0] for one in objects]))
+                by_one_box.append(_on_slice(session, sample, beside))
     return Masks(tuple(masks), tuple(logits), tuple(by_one_box))
+
+
+def _on_slice(session: runtime.Session, sample: Sample, beside: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Masks (N, W, H) of the boxes on the first slice of a volume, which the graph for one box is for."""
+    plane = sample.image if sample.image.ndim == 2 else sample.image.mean(2).astype(np.uint8)
+    volume = np.stack([plane.T, plane.T], axis=2)
+    found = session.segment(volume, boxes=sample.boxes.tolist(), slice_index=0, z_range=(0, 0), **beside)
+    return np.stack([one.mask[..., 0] for one in found.objects])
 
 
 def mean_dice(found: Masks, wanted: Masks) -> float:

@@ -134,13 +134,18 @@ class Engine:
         extra: Mapping[str, NDArray[Any]] | None = None,
         before: Embedding | None = None,
         streams: int = 1,
+        *,
+        in_volume: bool = False,
     ) -> Prediction:
-        """Decode one prompt that is in the input frame already; its mask is from the slice embedded in ``before``."""
+        """Decode one prompt that is in the input frame already; its mask is from the slice embedded in ``before``.
+
+        The graph for one box takes longer to load than the decoder; the slices of a volume make up for that.
+        """
         frame = frame_of(self.manifest, embedding.original_size)
         arrays = _prompt_arrays.slice_arrays(self.manifest, prompt, modality, extra)
         boxes = None if prompt.image_box is None else prompt.image_box[np.newaxis]
         size = size_to_evaluate(self.manifest, frame)
-        if self._for_one_box and prompt.box is not None and not len(prompt.points):
+        if in_volume and self._for_one_box and prompt.box is not None and not len(prompt.points):
             plain = {name: array for name, array in arrays.items() if name not in ("points", "point_labels")}
             runs = self._run_decoder("one_box", embedding, plain, boxes, size, before, streams)
             return _decoding.prediction(self.manifest, runs, frame, candidates=1)
@@ -200,17 +205,17 @@ class Engine:
 
     def warm_up(self, what: str | None, until: Callable[[], bool]) -> None:
         """Compile all graphs for that, a decoder first, or as many as it takes until the question is answered yes."""
-        kinds = {"image": (1,), "volume": (self.workers,), None: (1, self.workers)}
-        if what not in kinds:
-            msg = f"warm_up {what!r}: wanted 'image', 'volume', or None for all"
+        kinds = {"image": 1, "volume": self.workers}
+        if what not in (*kinds, None):
+            msg = f"warm_up {what!r}: wanted 'image', 'volume', or None for both"
             raise PromptError(msg)
-        first = "one_box" if self._for_one_box else "decoder"
-        roles = (first, "encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph})
-        wanted = [(role, streams) for streams in kinds[what] for role in roles]
-        for role, streams in wanted if what is not None else (*wanted, ("decoder", 1)):
-            self.graph(role, streams)
-            if until():
-                return
+        others = ("encoder", *{crop.graph for crop in self.manifest.prompts.crops if crop.graph})
+        for kind in kinds if what is None else (what,):
+            decoder = "one_box" if kind == "volume" and self._for_one_box else "decoder"
+            for role in (decoder, *others):
+                self.graph(role, kinds[kind])
+                if until():
+                    return
 
     def graph(self, role: str, streams: int = 1) -> Backend:
         """The graph of a role, ``encoder``, ``decoder`` or an extra one's name, compiled on first use.

@@ -144,8 +144,7 @@ class Session:
         Parameters
         ----------
         what : {"image", "volume"}, optional
-            What is going to be given to `segment`; volumes have graphs of their own, for two slices at once. Default:
-            both, and what `decode` takes.
+            What is going to be segmented; volumes have graphs of their own, for two slices at once. Default: both.
         until : callable, optional
             Asked after each graph, a decoder first; true leaves the rest, and all of a set's, to their first use.
 
@@ -362,11 +361,12 @@ class Session:
         frame = frame_of(self.manifest, view.shape[:2])
         size_to_evaluate(self.manifest, frame)
 
-        workers = engine.workers if view.shape[2] > 1 else 1
+        in_volume = view.shape[2] > 1
+        workers = engine.workers if in_volume else 1
 
         def decode(embedding: Embedding, prompt: SlicePrompt, number: int, before: Embedding | None) -> Prediction:
             own = {name: rows[number : number + 1] for name, rows in beside.items()}
-            return engine.decode_slice(embedding, prompt, chosen, own, before, workers)
+            return engine.decode_slice(embedding, prompt, chosen, own, before, workers, in_volume=in_volume)
 
         run = VolumeRun(
             volume=volume,

@@ -114,7 +114,7 @@ def test_a_graph_for_one_box_follows_the_decoder(tmp_path: Path, precision: Any)
         assert report.quantised == {"encoder": 3, "decoder": 2, "one_box": 2}
         assert manifest.graphs["int8"].one_box is not None
         assert len(quantised_nodes(int8_graph(made, "one_box"))) == 2
-    image, boxes = picture(77), structure_boxes(picture(77)).tolist()
+    image, boxes = np.stack([picture(77).T] * 2, axis=2), structure_boxes(picture(77)).tolist()
     for backend in ENGINES:
         with runtime.Session(source, backend=backend, precision="fp32", cache=False) as session:
             wanted = session.segment(image, boxes=boxes).objects

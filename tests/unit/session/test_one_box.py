@@ -64,11 +64,11 @@ def test_a_slice_with_clicks_is_the_decoders(
     assert not np.array_equal(found.label_map, without.label_map)
 
 
-def test_boxes_on_an_image_are_its_own_one_by_one(one_box_bundle: Path, opened: list[tuple[str, int]]) -> None:
+def test_an_image_does_without_it(one_box_bundle: Path, opened: list[tuple[str, int]]) -> None:
     image, mask = disc()
     with open_session(one_box_bundle, cache=False) as session:
         found = session.segment(image, boxes=[(0, 0, 62, 46), (5, 5, 60, 40)])
-    assert {role for role, _ in opened} == {"one_box", "encoder"}
+    assert {role for role, _ in opened} == {"decoder", "encoder"}
     np.testing.assert_array_equal(found.objects[0].mask[..., 0].T, mask)
 
 
@@ -79,14 +79,21 @@ def test_decode_gives_every_candidate_and_leaves_it_closed(one_box_bundle: Path,
     assert {role for role, _ in opened} == {"decoder", "encoder"}
 
 
-def test_it_is_loaded_beforehand_for_whoever_segments(one_box_bundle: Path, opened: list[tuple[str, int]]) -> None:
+def test_it_is_loaded_beforehand_for_volumes(one_box_bundle: Path, opened: list[tuple[str, int]]) -> None:
     with open_session(one_box_bundle, cache=False) as session:
         session.warm_up("image")
-        assert opened == [("one_box", 1), ("encoder", 1)]
+        assert opened == [("decoder", 1), ("encoder", 1)]
         session.warm_up("volume")
         assert opened[2:] == [("one_box", 2), ("encoder", 2)]
         session.warm_up()
-        assert opened[4:] == [("decoder", 1)]
+        assert not opened[4:]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_one_thread_as_with_two(one_box_bundle: Path, opened: list[tuple[str, int]], threads: int) -> None:
+    with open_session(one_box_bundle, cache=False, threads=threads) as session:
+        session.segment(scene_volume(), box=BOX)
+    assert sorted(opened) == [("encoder", threads), ("one_box", threads)]
 
 
 def test_a_graph_that_gives_several_candidates_is_refused(tmp_path: Path) -> None:
