@@ -75,7 +75,7 @@ def masks_of(
             given = prompts_of(session.manifest, sample, number, earlier)
             masks.append(session.decode(embedding, **given).masks)
             if one_box and session.manifest.graphs["float"].one_box is not None:
-                beside = {name: given[name] for name in ("modality", "extra") if name in given}
+                beside: dict[str, Any] = {name: given[name] for name in ("modality", "extra") if name in given}
                 by_one_box.append(_on_slice(session, sample, beside))
     return Masks(tuple(masks), tuple(logits), tuple(by_one_box))
 
