@@ -122,7 +122,7 @@ def measure_graph(path: Path, precision: str, threads: int) -> dict[str, Any]:
     model = core.read_model(path)
     make_static(model)
     operations = {one.name: one for one in costs(model.get_ordered_ops())}
-    compiled = _compiled(core, model, {**_properties(precision, threads), "PERF_COUNT": True})
+    compiled = _compiled(core, model, precision, {**_properties(precision, threads), "PERF_COUNT": True})
     request = compiled.create_infer_request()
     rng = np.random.default_rng(3)
     given = {port: _filled(port, rng) for port in compiled.inputs}
@@ -139,8 +139,10 @@ def measure_graph(path: Path, precision: str, threads: int) -> dict[str, Any]:
     return {"ms": best, "gflop": sum(one.flop for one in operations.values()) / 1e9, "layers": layers}
 
 
-def _compiled(core: Any, model: Any, properties: Mapping[str, Any]) -> Any:
-    """Compile as lite-infer does: without snippets, where this version can."""
+def _compiled(core: Any, model: Any, precision: str, properties: Mapping[str, Any]) -> Any:
+    """Compile as lite-infer does: without snippets, but for 8-bit graphs, and where this version can."""
+    if precision.startswith("int8"):
+        return core.compile_model(model, "CPU", properties)
     try:
         return core.compile_model(model, "CPU", {**properties, "SNIPPETS_MODE": "DISABLE"})
     except RuntimeError as error:
