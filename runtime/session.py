@@ -360,7 +360,6 @@ class Session:
         beside = extra_arrays(self.manifest, extra, len(objects))
         frame = frame_of(self.manifest, view.shape[:2])
         size_to_evaluate(self.manifest, frame)
-
         in_volume = view.shape[2] > 1
         workers = engine.workers if in_volume else 1
 

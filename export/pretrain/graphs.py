@@ -93,13 +93,33 @@ class EncoderGraph(nn.Module):
         return level_4, level_8, level_16, torch.round(image * 255.0).to(torch.uint8)
 
 
-class DecoderGraph(nn.Module):
-    """Embedding and N prompts -> ``low_res_logits`` and ``scores``."""
+class _Prompted(nn.Module):
+    """What the graphs that answer prompts share: from the bundle's inputs to the decoder's answers."""
 
     def __init__(self, network: Network) -> None:
         """Wrap a folded network."""
         super().__init__()
         self.decoder = network.decoder
+
+    def _answers(
+        self,
+        levels: tuple[Tensor, Tensor, Tensor],
+        pixels: Tensor,
+        boxes: Tensor,
+        clicks: tuple[Tensor | None, Tensor | None],
+        mask: tuple[Tensor, Tensor],
+        pixels_before: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the windows (N, C, 128, 128) and scores (N, C)."""
+        image = pixels.to(torch.float32) * (1 / 255.0)
+        before = None if pixels_before is None else pixels_before.to(torch.float32) * (1 / 255.0)
+        prompt = self.decoder.geometry.channels(boxes, *clicks, *mask)
+        answers: tuple[Tensor, Tensor] = self.decoder(levels, image, boxes, prompt, before, mask[1])
+        return answers
+
+
+class DecoderGraph(_Prompted):
+    """Embedding and N prompts -> ``low_res_logits`` and ``scores``."""
 
     def forward(
         self,
@@ -115,20 +135,13 @@ class DecoderGraph(nn.Module):
         pixels_before: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See the module's graph contract."""
-        image = pixels.to(torch.float32) * (1 / 255.0)
-        before = None if pixels_before is None else pixels_before.to(torch.float32) * (1 / 255.0)
-        prompt = self.decoder.geometry.channels(boxes, points, point_labels, masks, has_mask)
-        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt, before, has_mask)
+        levels, clicks, mask = (level_4, level_8, level_16), (points, point_labels), (masks, has_mask)
+        logits, scores = self._answers(levels, pixels, boxes, clicks, mask, pixels_before)
         return self.decoder.paste(logits, boxes), self.decoder.ranked(scores)
 
 
-class OneBoxGraph(nn.Module):
+class OneBoxGraph(_Prompted):
     """`DecoderGraph` for a single box without points: the best candidate alone, sizes fixed."""
-
-    def __init__(self, network: Network) -> None:
-        """Wrap a folded network."""
-        super().__init__()
-        self.decoder = network.decoder
 
     def forward(
         self,
@@ -142,10 +155,8 @@ class OneBoxGraph(nn.Module):
         pixels_before: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See the module's graph contract; the candidate is chosen before it is pasted."""
-        image = pixels.to(torch.float32) * (1 / 255.0)
-        before = None if pixels_before is None else pixels_before.to(torch.float32) * (1 / 255.0)
-        prompt = self.decoder.geometry.channels(boxes, None, None, masks, has_mask)
-        logits, scores = self.decoder((level_4, level_8, level_16), image, boxes, prompt, before, has_mask)
+        levels, mask = (level_4, level_8, level_16), (masks, has_mask)
+        logits, scores = self._answers(levels, pixels, boxes, (None, None), mask, pixels_before)
         ranked = self.decoder.ranked(scores)
         best = logits.index_select(1, ranked.argmax(1))
         return self.decoder.paste(best, boxes), ranked.amax(1, keepdim=True)

@@ -1,10 +1,8 @@
-"""OpenVINO behind the `Backend` protocol; the only module that imports it.
+"""OpenVINO behind the `Backend` protocol; imported here and, without what phones home, by `_ov_import`.
 
-Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Seven facts shape it,
+Knows OpenVINO's properties, names and traps. Must not know bundles or what a tensor means. Six facts shape it,
 each found by measurement and, but for the last, which shows only now and then, held by a test:
 
-* Importing OpenVINO's model converter reports the import to a web analytics service, and costs more than OpenVINO
-  itself. Inference needs no converter, so it stays out.
 * OpenVINO lists BF16 among the capabilities of every CPU with AVX-512, where it is emulated (some 50 times slower
   than float32), and goes on listing it when ``ONEDNN_MAX_CPU_ISA`` takes the instructions away. Only the kernel that
   it picks for a small product tells the truth.
@@ -28,24 +26,22 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime._kernel_arguments import native_kernels
+from runtime.backends._ov_import import foreign, import_openvino
 from runtime.backends.base import IoSpec, TensorSpec, check_inputs
 from runtime.backends.graph_cache import drop_damaged, record_digests
 from runtime.errors import BackendError, BackendUnavailable, InferenceError, SessionStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -55,7 +51,6 @@ __all__ = ["OpenVinoBackend", "capabilities", "has_native_bf16", "version"]
 
 _log = logging.getLogger(__name__)
 
-_CONVERTER = "openvino.tools.ovc"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32", "int8-bf16": "bf16"}
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
@@ -64,65 +59,9 @@ _NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}  # known to the CPU plugin, not docu
 _cores: dict[int, Any] = {}
 
 
-def _import_openvino() -> ModuleType:
-    """Import OpenVINO without its converter, which phones home and doubles the time the import takes."""
-    if "openvino" not in sys.modules:
-        with _without_converter():
-            _try_import()
-    return _try_import()
-
-
-def _try_import() -> ModuleType:
-    try:
-        import openvino
-    except (ImportError, OSError) as error:
-        msg = (
-            f"backend openvino does not load ({error}); install it with 'pip install openvino', "
-            "or choose backend 'onnxruntime'"
-        )
-        raise BackendUnavailable(msg) from error
-    if "convert_model" not in vars(openvino):
-        openvino.__getattr__ = _convert_model_on_demand
-    module: ModuleType = openvino
-    return module
-
-
-@contextmanager
-def _without_converter() -> Iterator[None]:
-    """Make ``import openvino.tools.ovc`` fail, which ``openvino/__init__.py`` provides for, then lift that again."""
-    if _CONVERTER in sys.modules:
-        yield
-        return
-    sys.modules[_CONVERTER] = None  # type: ignore[assignment] # documented: such an import raises ImportError
-    try:
-        yield
-    finally:
-        del sys.modules[_CONVERTER]
-
-
-def _convert_model_on_demand(name: str) -> Any:
-    """Serve ``openvino.convert_model`` to other code in this process that expects it there."""
-    msg = f"module 'openvino' has no attribute {name!r}"
-    if name != "convert_model":
-        raise AttributeError(msg)
-    try:
-        from openvino.tools.ovc import convert_model
-    except ImportError as error:
-        raise AttributeError(msg) from error
-    return convert_model
-
-
-def _foreign() -> tuple[type[Exception], ...]:
-    """Every exception that OpenVINO's Python layer defines, and those that pybind11 makes of C++ ones."""
-    from openvino import exceptions
-
-    own = [value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*own, RuntimeError, TypeError, ValueError, OSError, MemoryError, LookupError, AttributeError)
-
-
 def version() -> str:
     """Version of OpenVINO; `BackendUnavailable` where it does not load."""
-    return str(_import_openvino().__version__)
+    return str(import_openvino().__version__)
 
 
 def capabilities() -> frozenset[str]:
@@ -143,7 +82,7 @@ def capabilities() -> frozenset[str]:
 
 def _core() -> Any:
     """OpenVINO's entrance: one for the whole process, never given up; a forked process makes its own."""
-    openvino = _import_openvino()
+    openvino = import_openvino()
     process = os.getpid()
     if process not in _cores:
         _cores.setdefault(process, openvino.Core())  # a thread that comes second drops its own at once
@@ -153,7 +92,7 @@ def _core() -> Any:
 def _capabilities(core: Any) -> frozenset[str]:
     try:
         return frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    except _foreign() as error:
+    except foreign() as error:
         msg = f"OpenVINO cannot use this CPU ({_reason(error)}); choose backend 'onnxruntime'"
         raise BackendUnavailable(msg) from error
 
@@ -183,7 +122,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
     unit = native_kernels().bf16_unit()
     if not unit:  # saves the question on most computers
         return False
-    openvino = _import_openvino()
+    openvino = import_openvino()
     core = _core()
     if "BF16" not in _capabilities(core):
         return False
@@ -199,7 +138,7 @@ def has_native_bf16(cache_directory: Path | None = None) -> bool:
             operation.get_rt_info()["primitiveType"].astype(str)
             for operation in compiled.get_runtime_model().get_ordered_ops()
         ]
-    except _foreign() as error:
+    except foreign() as error:
         _log.debug("bf16 does not compile here: %s", _reason(error))
         return False
     return any(unit in kernel and "bf16" in kernel for kernel in kernels)
@@ -233,8 +172,8 @@ def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path
             _log.warning("%s: compiled graphs cannot be used (%s); starts are slower", directory, error.strerror)
             directory = None
     if directory is None:
-        return _compile(core, model, properties)
-    compiled = _compile(core, model, {**properties, "CACHE_DIR": str(directory)})
+        return _compile_graph(core, model, properties)
+    compiled = _compile_graph(core, model, {**properties, "CACHE_DIR": str(directory)})
     if not compiled.get_property("LOADED_FROM_CACHE"):
         try:
             record_digests(directory)
@@ -243,7 +182,7 @@ def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path
     return compiled
 
 
-def _compile(core: Any, model: Any, properties: dict[str, Any]) -> Any:
+def _compile_graph(core: Any, model: Any, properties: dict[str, Any]) -> Any:
     """Compile; with snippets where this version does not know how to do without."""
     try:
         return core.compile_model(model, "CPU", properties)
@@ -285,9 +224,9 @@ class OpenVinoBackend:
     """Where the compiled graph is kept; None where it is not."""
 
     def __init__(self, path: Path, options: BackendOptions) -> None:
-        openvino = _import_openvino()
+        openvino = import_openvino()
         self._graph = path.name
-        self._foreign = _foreign()
+        self._foreign = foreign()
         self.cache_directory = _made(_own_directory(options, openvino.__version__))
         try:
             compiled = self._compile(path, options)

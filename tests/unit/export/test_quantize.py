@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,43 +100,6 @@ def test_sessions_run_it_and_its_masks_are_close(source: Path, made: tuple[Path,
         assert session.precision == "int8"
     assert wanted.any()
     assert mean_dice(Masks((found,), ()), Masks((wanted,), ())) > 0.97
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_a_graph_for_one_box_follows_the_decoder(tmp_path: Path, precision: Any) -> None:
-    source = conv_bundle(tmp_path / "conv", one_box=graphs()["one_box.onnx"])
-    made = tmp_path / "made"
-    shutil.copytree(source, made)
-    report = quantize_folder(made, divided(SAMPLES), QuantizeOptions(precision=precision, max_drop=2.0))
-    manifest = load_manifest(made)
-    if precision == "int8":
-        assert report.quantised == {"encoder": 3, "decoder": 2, "one_box": 2}
-        assert manifest.graphs["int8"].one_box is not None
-        assert len(quantised_nodes(int8_graph(made, "one_box"))) == 2
-    image, boxes = np.stack([picture(77).T] * 2, axis=2), structure_boxes(picture(77)).tolist()
-    for backend in ENGINES:
-        with runtime.Session(source, backend=backend, precision="fp32", cache=False) as session:
-            wanted = session.segment(image, boxes=boxes).objects
-        used = "int8" if precision == "int8" else "fp32"
-        with runtime.Session(made, backend=backend, precision=used, cache=False) as session:
-            found = session.segment(image, boxes=boxes).objects
-        both = [tuple(np.stack([one.mask[..., 0] for one in objects]) for objects in (found, wanted))]
-        assert both[0][1].any()
-        assert mean_dice(*[Masks((masks,), ()) for masks in both[0]]) > 0.97
-
-
-def test_what_the_graph_for_one_box_loses_counts() -> None:
-    full, half = np.ones((1, 4, 4), np.bool_), np.eye(4, dtype=np.bool_)[None]
-    assert mean_dice(Masks((full,), (), (half,)), Masks((full,), (), (full,))) == pytest.approx(2 * 4 / 20)
-
-
-def test_a_graph_for_one_box_without_the_decoders_layers_is_refused(tmp_path: Path) -> None:
-    model = onnx.load_from_string(graphs()["one_box.onnx"])
-    for number, node in enumerate(model.graph.node):
-        node.name = f"other {number}"
-    folder = conv_bundle(tmp_path / "conv", one_box=model.SerializeToString())
-    with pytest.raises(BundleError, match=r"one_box graph: it has no Conv_\d+_of_mixed, .*, as the decoder has"):
-        quantize_folder(folder, divided(SAMPLES), QuantizeOptions(max_drop=2.0))
 
 
 def test_the_report_is_printed_and_lies_in_the_bundle(made: tuple[Path, list[str]]) -> None:

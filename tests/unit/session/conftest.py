@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_bundle import open_session, tiny_bundle
 
 from runtime import Session
+from runtime import _engine as engine_module
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,17 @@ def session(bundle: Path) -> Iterator[Session]:
 def clicks(clicks_bundle: Path) -> Iterator[Session]:
     with open_session(clicks_bundle, cache=False) as opened:
         yield opened
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Role and streams of every graph that is opened, in that order."""
+    graphs: list[tuple[str, int]] = []
+    original = engine_module.open_backend
+
+    def noted(name: str, found: Any, role: str, options: Any) -> Any:
+        graphs.append((role, options.streams))
+        return original(name, found, role, options)
+
+    monkeypatch.setattr(engine_module, "open_backend", noted)
+    return graphs

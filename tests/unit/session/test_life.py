@@ -25,7 +25,6 @@ from tiny_bundle import (
 )
 
 from runtime import Session
-from runtime import _engine as engine_module
 from runtime.errors import (
     BackendError,
     BundleError,
@@ -85,20 +84,6 @@ def test_many_threads_share_a_session(bundle: Path) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(work, [*range(8)] * 3))
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Role and streams of every graph that is opened, in that order."""
-    graphs: list[tuple[str, int]] = []
-    original = engine_module.open_backend
-
-    def noted(name: str, found: Any, role: str, options: Any) -> Any:
-        graphs.append((role, options.streams))
-        return original(name, found, role, options)
-
-    monkeypatch.setattr(engine_module, "open_backend", noted)
-    return graphs
 
 
 def test_graphs_are_loaded_on_first_use_and_once(bundle: Path, opened: list[tuple[str, int]]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from tiny_bundle import BOX, FLAT, disc, open_session, scene_volume, tiny_bundle
 
 import runtime
-from runtime import _engine as engine_module
 from runtime.errors import InferenceError
 
 
@@ -18,20 +16,6 @@ from runtime.errors import InferenceError
 def one_box_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `clicks_bundle`, with a graph for one box."""
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "one-box", clicks=True, one_box=1)
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Graphs that were opened, in order, with the calls that they run at once."""
-    graphs: list[tuple[str, int]] = []
-    original = engine_module.open_backend
-
-    def noted(name: str, found: Any, role: str, options: Any) -> Any:
-        graphs.append((role, options.streams))
-        return original(name, found, role, options)
-
-    monkeypatch.setattr(engine_module, "open_backend", noted)
-    return graphs
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
