@@ -18,6 +18,7 @@ import numpy as np
 
 from perf.engine import openvino, ops
 from perf.graph_cost import OperationCost, costs, executed_cost, make_static
+from runtime.backends._ov_snippets import needs_snippets
 
 __all__ = ["convolutions", "main", "measure_bandwidth", "measure_graph", "measure_rate"]
 
@@ -140,8 +141,8 @@ def measure_graph(path: Path, precision: str, threads: int) -> dict[str, Any]:
 
 
 def _compiled(core: Any, model: Any, precision: str, properties: Mapping[str, Any]) -> Any:
-    """Compile as lite-infer does: without snippets, but for 8-bit graphs, and where this version can."""
-    if precision.startswith("int8"):
+    """Compile as lite-infer does: without snippets, but for 8-bit graphs that need them, and where this version can."""
+    if precision.startswith("int8") and needs_snippets(model):
         return core.compile_model(model, "CPU", properties)
     try:
         return core.compile_model(model, "CPU", {**properties, "SNIPPETS_MODE": "DISABLE"})

@@ -15,8 +15,8 @@ each found by measurement and, but for the last, which shows only now and then, 
   as the outputs of the last run; ``start_async`` and ``wait`` report them in every version.
 * It compiles code of its own ("snippets") for every run of element-wise operations whenever a graph is loaded, from its
   cache too. In graphs of fixed sizes that is half the time of loading, and what it saves is a fifteenth of a small
-  graph's run, and nothing of a large one's: not done. But in 8-bit graphs they stay: without them 2026.4 computes
-  those of some encoders (EfficientViT's, as DAFT's) wrong.
+  graph's run, and nothing of a large one's: not done, but for the 8-bit graphs that `_ov_snippets` finds to be wrong
+  without (EfficientViT's encoders, as DAFT's).
 * A graph with 8-bit depthwise convolutions that 2026.4 loads from its cache for two streams is wrong as often as not:
   the streams' copies are made side by side and disturb each other's weights. So calls that run at once have graphs of
   one stream each.
@@ -35,6 +35,7 @@ import numpy as np
 
 from runtime._kernel_arguments import native_kernels
 from runtime.backends._ov_import import foreign, import_openvino
+from runtime.backends._ov_snippets import needs_snippets
 from runtime.backends.base import IoSpec, TensorSpec, check_inputs
 from runtime.backends.graph_cache import drop_damaged, record_digests
 from runtime.errors import BackendError, BackendUnavailable, InferenceError, SessionStateError
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32", "int8-bf16": "bf16"}
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
+_PLAIN, _WITH_SNIPPETS = "plain", "with-snippets"
 _NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}  # known to the CPU plugin, not documented: versions may refuse it
 
 _cores: dict[int, Any] = {}
@@ -227,8 +229,10 @@ class OpenVinoBackend:
         openvino = import_openvino()
         self._graph = path.name
         self._foreign = foreign()
-        self.cache_directory = _made(_own_directory(options, openvino.__version__))
+        self.cache_directory = None
         try:
+            self._form = _form(path, options, openvino.__version__)
+            self.cache_directory = _made(_own_directory(options, openvino.__version__, self._form))
             compiled = self._compile(path, options)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -255,7 +259,7 @@ class OpenVinoBackend:
         self._idle: deque[Any] = deque()
 
     def _compile(self, path: Path, options: BackendOptions) -> Any:
-        return _compiled(_core(), str(path), _properties(options), self.cache_directory)
+        return _compiled(_core(), str(path), _properties(options, self._form), self.cache_directory)
 
     def _later(self, path: Path, options: BackendOptions) -> list[Future[Any]]:
         """The other copies, which another thread loads one by one: the first call needs none of them."""
@@ -312,28 +316,37 @@ class OpenVinoBackend:
         self._idle.clear()
 
 
-def _own_directory(options: BackendOptions, version: str) -> Path | None:
+def _form(path: Path, options: BackendOptions, version: str) -> str:
+    """How a graph is compiled: without snippets, or with, as some 8-bit graphs are.
+
+    Which of the two is seen in the graph, when it is opened first; then the directory where it is kept tells.
+    """
+    if not options.precision.startswith("int8"):
+        return _PLAIN
+    for form in (_PLAIN, _WITH_SNIPPETS):
+        directory = _own_directory(options, version, form)
+        if directory is not None and directory.is_dir():
+            return form
+    return _WITH_SNIPPETS if needs_snippets(_core().read_model(str(path))) else _PLAIN
+
+
+def _own_directory(options: BackendOptions, version: str, form: str) -> Path | None:
     """Where a graph is kept: apart for each version, whose cache the next does not read, and for each precision.
 
     And with and without snippets, which the cache does not tell apart either: it holds the graph as cut into them.
     """
     number = version.partition("-")[0]
-    form = "snippets" if _has_snippets(options) else "plain"
     return None if options.cache_directory is None else options.cache_directory / f"{number}-{options.precision}-{form}"
 
 
-def _has_snippets(options: BackendOptions) -> bool:
-    return options.precision.startswith("int8")
-
-
-def _properties(options: BackendOptions) -> dict[str, Any]:
+def _properties(options: BackendOptions, form: str) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[options.precision],  # never left to OpenVINO: it prefers bf16
         "INFERENCE_NUM_THREADS": options.threads // options.streams,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
-        **({} if _has_snippets(options) else _NO_SNIPPETS),
+        **(_NO_SNIPPETS if form == _PLAIN else {}),
     }
 
 
