@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "displacement.hpp"
 #include "encoder_input.hpp"
 #include "half.hpp"
 #include "units.hpp"
@@ -48,5 +49,7 @@ PYBIND11_MODULE(_kernels, module, py::mod_gil_not_used()) {
     module.def("float_to_half", &lite_infer::float_to_half, py::arg("values").noconvert());
     module.def("int8_units", &lite_infer::int8_units);
     module.def("bf16_unit", &lite_infer::bf16_unit);
+    module.def("displacement", &lite_infer::displacement, py::arg("before").noconvert(), py::arg("now").noconvert(),
+               py::arg("mask").noconvert());
     module.def("mask_box", &lite_infer::mask_box, py::arg("mask").noconvert());
 }

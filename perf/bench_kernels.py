@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from perf.machine import describe_machine
 from runtime import kernels
 from runtime.kernels import InputOptions
+from runtime.motion import displacement
 
 __all__ = ["CASES", "Case", "Timing", "main", "measure"]
 
@@ -91,6 +92,16 @@ def _mask(logits: NDArray[np.float32], crop: tuple[int, int], size: tuple[int, i
     cropped = logits[: crop[0], : crop[1]]
     mask = np.asarray(cv2.resize(cropped, size[::-1], interpolation=cv2.INTER_LINEAR)) > 0
     return (mask, *_box(mask))
+
+
+def _flow(before: NDArray[np.uint8], now: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[int, int]:
+    import cv2
+
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(
+        np.ascontiguousarray(before), np.ascontiguousarray(now), None
+    )
+    dx, dy = np.median(flow[mask], axis=0)
+    return round(float(dx)), round(float(dy))
 
 
 # The cases
@@ -177,6 +188,24 @@ def _boxed(rng: np.random.Generator) -> tuple[Steps, Steps]:
     return lambda: kernels.mask_box(mask), lambda: _box(mask)
 
 
+def _followed(rng: np.random.Generator) -> tuple[Steps, Steps]:
+    import cv2
+
+    noise = rng.integers(0, 256, (512, 512), dtype=np.uint8)
+    before = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+    now = np.roll(before, (-2, 3), axis=(0, 1))
+    mask = np.zeros((512, 512), np.bool_)
+    mask[240:264, 200:224] = True
+    box = np.array([200, 240, 223, 263])
+
+    def ours() -> tuple[int, int]:
+        dx, dy = displacement(lambda *part: before[part], lambda *part: now[part], mask, box)
+        return round(dx), round(dy)
+
+    part = slice(216, 288), slice(176, 248)  # about what is looked at
+    return ours, lambda: _flow(before[part], now[part], mask[part])
+
+
 CASES = (
     Case("encoder_input: CT slice 512x512 int16 -> 256x256, area", _ct_slice),
     Case("encoder_input: MR slice 320x260 float32 -> 256x208, area", _mr_slice),
@@ -190,6 +219,7 @@ CASES = (
     Case("logits_to_mask: 256x128 -> 1024x512, box, area; one object", _object_mask_cropped),
     Case("logits_to_mask: 256x256 -> 512x512, box, area; noise", _noisy_mask),
     Case("mask_box: 512x512, one object", _boxed),
+    Case("displacement: 512x512, one object of 24x24", _followed),
 )
 """What is measured; the first of each kernel is the one that matters most."""
 

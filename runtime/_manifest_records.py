@@ -167,7 +167,7 @@ class ChainSettings(_Record, frozen=True):
     min_overlap: Fraction = 0.3
     max_area_ratio: Annotated[float, Meta(gt=1)] = 3.0
     starts: Annotated[int, Meta(ge=1, le=9)] = 1
-    min_fill: Fraction = 0.75
+    min_quality: Fraction = 0.45
 
 
 class LoopSettings(_Record, frozen=True):

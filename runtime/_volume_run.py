@@ -22,6 +22,7 @@ from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
 from runtime.manifest import ChainSettings, LoopSettings
+from runtime.motion import displacement
 from runtime.prompts import PlannedObject
 from runtime.propagate import ObjectPlan, SlicePrompt, Step, course_of, other_starts, slice_orders
 from runtime.segmentation import ObjectResult
@@ -34,6 +35,8 @@ _TIMINGS = ("window_ms", "encode_ms", "decode_ms", "slices_encoded", "slices_cac
 
 _KEPT_BYTES = 64 << 20
 """Embeddings that a run keeps for its next objects: about 100 slices of the default bundle."""
+
+_ALL = slice(None)
 
 _WORTH_A_GUESS = 8.0
 """Where propagation may stop at any slice, the next one is encoded ahead if that takes at most so many decodes: what a
@@ -167,9 +170,9 @@ class VolumeRun:
         """Begin without a slice."""
         self._slices = Ahead(self._encoded, lambda one: one.nbytes, _KEPT_BYTES)
 
-    def pixels(self, position: int) -> NDArray[np.uint8]:
-        """Windowed slice at a position of the view."""
-        image = self.view.image(self.volume.array, position)
+    def pixels(self, position: int, rows: slice = _ALL, columns: slice = _ALL) -> NDArray[np.uint8]:
+        """Windowed slice at a position of the view, or a part of it."""
+        image = self.view.image(self.volume.array, position)[rows, columns]
         return image if self.window is None else self.window.apply(image)
 
     def _encoded(self, position: int) -> _Slice:
@@ -217,6 +220,10 @@ class VolumeRun:
             self.timings["prompts_decoded"] += 1
         return prediction
 
+    def motion(self, before: int, now: int, found: Prediction) -> tuple[float, float]:
+        """How far what a mask covers has moved between two slices; the callable that propagation is given."""
+        return displacement(partial(self.pixels, before), partial(self.pixels, now), found.masks[0], found.boxes[0])
+
     def _check_cancelled(self) -> None:
         """Ask, where the caller may be asked: on its own thread."""
         if self.cancel is not None and threading.get_ident() == self._caller and self.cancel():
@@ -246,7 +253,7 @@ class VolumeRun:
 
     def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
         followed = self._followed(number, planned.name, planned.plan, total)
-        if isinstance(self.settings, ChainSettings) and followed.fill < self.settings.min_fill:
+        if isinstance(self.settings, ChainSettings) and followed.quality < self.settings.min_quality:
             others = [
                 self._followed(number, planned.name, plan, None, again=True)
                 for plan in other_starts(planned.plan, self.settings.starts)
@@ -270,7 +277,7 @@ class VolumeRun:
         """Follow one object; trying it ``again`` from another slice does not count as progress."""
         found = _Followed(plan)
         route = _Route(dict(chain.from_iterable(map(pairwise, slice_orders(plan, self.settings)))), plan.known_extent)
-        course = course_of(partial(self.decode_slice, number, route), plan, self.frame, self.settings)
+        course = course_of(partial(self.decode_slice, number, route), plan, self.frame, self.settings, self.motion)
         first: Step | None = None
         last: Step | None = None
 

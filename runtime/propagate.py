@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from runtime._cut import cut_to_boxes
 from runtime.errors import PromptError
 from runtime.manifest import ChainSettings, LoopSettings
+from runtime.motion import moved_logits
 from runtime.transforms import Frame, resized_label_box
 from runtime.types import Prediction
 
 __all__ = [
     "Course",
     "Decode",
+    "Motion",
     "ObjectPlan",
     "SlicePrompt",
     "Step",
@@ -114,6 +116,9 @@ class Step(NamedTuple):
 Decode = Callable[[int, SlicePrompt], Prediction]
 """Decodes one prompt on one slice, given the slice's position in the view."""
 
+Motion = Callable[[int, int, Prediction], tuple[float, float]]
+"""How far, in pixels of the view, what a mask covers has moved from one slice to another, given their positions."""
+
 
 class Course(Protocol):
     """One object slice by slice, in parts. Each slice is decoded once."""
@@ -125,16 +130,20 @@ class Course(Protocol):
         """Go on from the first and the last of those: two iterators that may be used at once, by two threads."""
 
 
-def course_of(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings) -> Course:
+def course_of(
+    decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings, motion: Motion | None = None
+) -> Course:
     """Choose how one object is followed; for what is given and raised see `propagate`."""
     if plan.every_slice:
         return _EverySlice(decode, plan)
     if isinstance(settings, LoopSettings):
         return _Published(decode, plan, frame, settings)
-    return _Chain(decode, plan, frame, settings)
+    return _Chain(decode, plan, frame, settings, motion)
 
 
-def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings) -> Iterator[Step]:
+def propagate(
+    decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSettings | LoopSettings, motion: Motion | None = None
+) -> Iterator[Step]:
     """Segment one object slice by slice, one after another.
 
     Parameters
@@ -147,6 +156,9 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
         Where the slices lie in the input frame; the same for all.
     settings : ChainSettings or LoopSettings
         The mode and its parameters.
+    motion : callable, optional
+        ``motion(before, now, prediction) -> (dx, dy)``: where to look for what was found on the slice before. Without
+        it, and in ``published`` mode, where it was.
 
     Yields
     ------
@@ -159,7 +171,7 @@ def propagate(decode: Decode, plan: ObjectPlan, frame: Frame, settings: ChainSet
     PromptError
         If the published loop is asked for without a 3-D box.
     """
-    course = course_of(decode, plan, frame, settings)
+    course = course_of(decode, plan, frame, settings, motion)
     first = last = None
     for last in course.prompted():
         first = first or last
@@ -188,7 +200,7 @@ def other_starts(plan: ObjectPlan, starts: int) -> list[ObjectPlan]:
     if plan.limit is None or plan.every_slice or tuple(plan.boxes.values()) != (plan.limit,):
         return []
     low, high = plan.extent
-    places = {low + round((high - low) * (2 * part + 1) / (2 * starts)) for part in range(starts)}
+    places = {low + round((high - low) * (part + 1) / (starts + 1)) for part in range(starts)}
     return [replace(plan, boxes={place: plan.limit}) for place in sorted(places - set(plan.boxes))]
 
 
@@ -200,6 +212,7 @@ class _Chain:
     plan: ObjectPlan
     frame: Frame
     settings: ChainSettings
+    motion: Motion | None = None
 
     def prompted(self) -> Iterator[Step]:
         anchors = self.plan.anchors
@@ -234,9 +247,13 @@ class _Chain:
         for index in range(start.slice_index + direction, bound + direction, direction):
             if box is None:
                 return  # nothing was found on the prompted slice itself
-            logits = previous.low_res_logits[0] if self.settings.mask_prompt else None
-            prediction = self._decode(index, box, logits if previous.areas[0] else None, index - direction)
-            stop = None if self.plan.known_extent else self._stop(previous, prediction)
+            moved, logits = (0.0, 0.0), None
+            if previous.areas[0]:
+                moved = self._moved(index - direction, index, previous)
+                box = self._inside(box, moved) or box
+                logits = self._moved_logits(previous, moved) if self.settings.mask_prompt else None
+            prediction = self._decode(index, box, logits, index - direction)
+            stop = None if self.plan.known_extent else self._stop(previous, prediction, moved)
             yield Step(index, prediction, stop)
             if stop is not None:
                 return
@@ -252,14 +269,29 @@ class _Chain:
         if not prediction.areas[0]:
             return fallback
         margin = self.settings.margin_px
+        x0, y0, x1, y1 = (float(value) for value in prediction.boxes[0])
+        return self._inside((x0 - margin, y0 - margin, x1 + margin, y1 + margin)) or fallback
+
+    def _inside(self, box: Xyxy, moved: tuple[float, float] = (0.0, 0.0)) -> Xyxy | None:
+        """The part of a box, once it has moved, that is inside the limit or the slice; None where there is none."""
         height, width = self.frame.original_size
         lx0, ly0, lx1, ly1 = self.plan.limit or (0.0, 0.0, width - 1.0, height - 1.0)
-        x0, y0, x1, y1 = (float(value) for value in prediction.boxes[0])
-        grown = (max(x0 - margin, lx0), max(y0 - margin, ly0), min(x1 + margin, lx1), min(y1 + margin, ly1))
-        # A mask may lie outside the limit altogether.
-        return grown if grown[0] <= grown[2] and grown[1] <= grown[3] else fallback
+        (x0, y0, x1, y1), (dx, dy) = box, moved
+        cut = (max(x0 + dx, lx0), max(y0 + dy, ly0), min(x1 + dx, lx1), min(y1 + dy, ly1))
+        return cut if cut[0] <= cut[2] and cut[1] <= cut[3] else None
 
-    def _stop(self, previous: Prediction, current: Prediction) -> str | None:
+    def _moved(self, before: int, now: int, previous: Prediction) -> tuple[float, float]:
+        """How far the object has moved; not asked inside a 3-D box, whose first mask may be of something else."""
+        return (0.0, 0.0) if self.motion is None or self.plan.limit else self.motion(before, now, previous)
+
+    def _moved_logits(self, previous: Prediction, moved: tuple[float, float]) -> NDArray[np.float32]:
+        """Low-res logits of the slice before, where the object is expected now."""
+        logits = previous.low_res_logits[0]
+        per_pixel = np.array(self.frame.scale_xy) * logits.shape[::-1] / self.frame.input_size[::-1]
+        dx, dy = per_pixel * moved
+        return moved_logits(logits, dx, dy)
+
+    def _stop(self, previous: Prediction, current: Prediction, moved: tuple[float, float]) -> str | None:
         """Why the object ends before this slice, if it does."""
         area, before = int(current.areas[0]), int(previous.areas[0])
         if not area:
@@ -268,7 +300,7 @@ class _Chain:
             return "score"
         if max(area / before, before / area) > self.settings.max_area_ratio:
             return "area"
-        shared = _shared_pixels(previous, current)
+        shared = _shared_pixels(previous, current, moved)
         if shared / (area + before - shared) < self.settings.min_overlap:
             return "overlap"
         return None
@@ -298,12 +330,15 @@ class _Chain:
         return self.frame.points_to_input(clicks[:, :2]), clicks[:, 2].astype(np.float32)
 
 
-def _shared_pixels(one: Prediction, other: Prediction) -> int:
-    """Pixels that the masks of two predictions share, neither of which is empty."""
-    x0, y0 = np.maximum(one.boxes[0, :2], other.boxes[0, :2]).tolist()
-    x1, y1 = np.minimum(one.boxes[0, 2:], other.boxes[0, 2:]).tolist()
-    both = slice(y0, max(y1 + 1, y0)), slice(x0, max(x1 + 1, x0))
-    return int(np.count_nonzero(one.masks[0][both] & other.masks[0][both]))
+def _shared_pixels(one: Prediction, other: Prediction, moved: tuple[float, float]) -> int:
+    """Pixels that the masks of two predictions share, neither of which is empty, once the first has moved."""
+    by = np.rint(moved).astype(np.int64)
+    x0, y0 = np.maximum(one.boxes[0, :2] + by, other.boxes[0, :2])
+    x1, y1 = np.minimum(one.boxes[0, 2:] + by, other.boxes[0, 2:]) + 1
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    moved_part = one.masks[0][y0 - by[1] : y1 - by[1], x0 - by[0] : x1 - by[0]]
+    return int(np.count_nonzero(moved_part & other.masks[0][y0:y1, x0:x1]))
 
 
 @dataclass(frozen=True, slots=True)

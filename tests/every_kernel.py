@@ -39,6 +39,7 @@ def kernel_calls(given: dict[str, NDArray[Any]]) -> dict[str, Callable[[], Any]]
         "resize_uint8": lambda: native.resize_uint8(levels, size, "linear"),
         "resize_logits": lambda: native.resize_logits(logits, size),
         "logits_to_masks": lambda: native.logits_to_masks(logits, (rows, columns), size, 0.0, True),
+        "displacement": lambda: native.displacement(levels, levels[::-1].copy(), given["mask"][:, :-1].copy()),
         "mask_box": lambda: native.mask_box(given["mask"]),
         "half_to_float": lambda: native.half_to_float(given["halves"]),
         "float_to_half": lambda: native.float_to_half(logits),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "bilinear",
+    "displacement",
     "encoder_input",
     "logits_to_mask",
     "mask_box",
@@ -200,3 +201,60 @@ def logits_to_mask(
         values = bilinear(logits[: crop[0], : crop[1]], size)
         mask = values >= np.float32(threshold) if inclusive else values > np.float32(threshold)
     return mask, *mask_box(mask)
+
+
+def _blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One pass of 1 4 6 4 1 over rows, then columns."""
+    for axis in (0, 1):
+        padded = np.pad(image, [(2, 2) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        side = image.shape[axis]
+        a, b, c, d, e = (padded.take(range(k, k + side), axis=axis) for k in range(5))
+        image = ((a + e) + np.float32(4) * (b + d) + np.float32(6) * c) * np.float32(0.0625)
+    return image
+
+
+def _between(image: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bilinear samples; beyond the border, those of the border."""
+    height, width = image.shape
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    x0, y0 = x.astype(int), y.astype(int)
+    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
+    top = image[y0, x0] + (image[y0, x1] - image[y0, x0]) * (x - x0)
+    bottom = image[y1, x0] + (image[y1, x1] - image[y1, x0]) * (x - x0)
+    return np.asarray(top + (bottom - top) * (y - y0))
+
+
+def displacement(before: NDArray[np.uint8], now: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[float, float]:
+    around = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        around[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = True
+    rows, columns = np.nonzero(around)
+    if not len(rows):
+        return 0.0, 0.0
+    dx = dy = 0.0
+    for passes in (4, 1):
+        one, other = before.astype(np.float32), now.astype(np.float32)
+        for _ in range(passes):
+            one, other = _blurred(one), _blurred(other)
+        target = other.astype(np.float64)
+        padded = np.pad(target, 1, mode="edge")
+        slope_x = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+        slope_y = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
+        for _ in range(4):
+            x, y = columns + dx, rows + dy
+            missing = one[rows, columns].astype(np.float64) - _between(target, x, y)
+            gx, gy = _between(slope_x, x, y), _between(slope_y, x, y)
+            size = np.abs(missing)
+            limit = 1.345 * 1.4826 * np.sort(size)[len(size) // 2] + 1
+            weight = np.where(size > limit, limit / np.maximum(size, limit), 1.0)
+            xx, xy, yy = (weight * gx * gx).sum(), (weight * gx * gy).sum(), (weight * gy * gy).sum()
+            steadier = 1e-3 * (xx + yy) + len(rows)
+            step = np.linalg.solve(
+                [[xx + steadier, xy], [xy, yy + steadier]],
+                [(weight * gx * missing).sum(), (weight * gy * missing).sum()],
+            )
+            dx = float(np.clip(dx + step[0], -mask.shape[1] / 4, mask.shape[1] / 4))
+            dy = float(np.clip(dy + step[1], -mask.shape[0] / 4, mask.shape[0] / 4))
+            if np.abs(step).max() < 0.03:
+                break
+    return dx, dy

@@ -1,12 +1,14 @@
 """Training on the decoder's own propagation through the slices of a synthetic volume.
 
-Each slice is prompted as the runtime's chain does it: with the mask of the slice before and its tight box, grown.
+Each slice is prompted as the runtime's chain does it: with the mask of the slice before and its tight box, grown, both
+moved to where what the mask covers has gone.
 Knows the network, sequences and the loss. Must not know optimisers or files.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from export.pretrain.model import Network
 from export.pretrain.prompts import tight_box
 from export.pretrain.sequences import Sequence
 from export.pretrain.step import NEIGHBOUR, Batch, StepResult, collate_images, window_target
+from runtime.motion import displacement, moved_logits
 
 __all__ = ["SequenceBatch", "collate", "rollout_loss"]
 
@@ -55,16 +58,42 @@ def collate(examples: list[Example] | list[Sequence]) -> Batch | SequenceBatch:
     )
 
 
+def _follow(before: NDArray[np.uint8], now: NDArray[np.uint8], masks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move the mask logits (N, 1, S, S) of the slices (B, S, S), in place, to where they are expected now.
+
+    Returns the displacements (N, 2).
+    """
+    displacements = np.zeros((len(masks), 2), np.float32)
+    each = len(masks) // len(before)
+    for row, logits in enumerate(masks[:, 0]):
+        covered = logits > 0
+        if covered.any():
+            start, end = (partial(_part, images[row // each]) for images in (before, now))
+            dx, dy = displacement(start, end, covered, tight_box(covered).astype(np.int64))
+            logits[:] = moved_logits(logits, dx, dy)
+            displacements[row] = dx, dy
+    return displacements
+
+
+def _part(image: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np.uint8]:
+    return image[rows, columns]
+
+
 def _next_boxes(
-    masks: NDArray[np.bool_], boxes: NDArray[np.float32], limits: NDArray[np.float32], margins: NDArray[np.float32]
+    masks: NDArray[np.bool_],
+    boxes: NDArray[np.float32],
+    limits: NDArray[np.float32],
+    margins: NDArray[np.float32],
+    moved: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Grown tight box of each mask inside its limits; the box before it where there is none."""
+    """Grown and moved tight box of each mask inside its limits; the box before it where there is none."""
     size = masks.shape[-1]
     found: NDArray[np.float32] = boxes.copy()
     for row, mask in enumerate(masks):
         if not mask.any():
             continue
         grown: NDArray[np.float32] = tight_box(mask) + margins[row] * np.array([-1, -1, 1, 1], np.float32)
+        grown += np.tile(moved[row], 2)
         low = np.maximum(grown[:2], np.maximum(limits[row, :2], 0))
         high = np.minimum(grown[2:], np.minimum(limits[row, 2:], size - 1))
         if (low <= high).all():
@@ -85,6 +114,7 @@ def rollout_loss(
     labels = torch.full((count, 1), -1.0, device=device)
     masks = torch.zeros_like(batch.targets[0])
     has_mask = torch.zeros(count, device=device)
+    greys = (batch.pixels.mean(2) * 255).to(torch.uint8).cpu().numpy()  # (T, B, S, S)
     losses, dice = [], []
     for t in range(slices):
         here = slice(t * images, (t + 1) * images)
@@ -102,9 +132,11 @@ def rollout_loss(
             dice.append(parts.dice[weight > 0])
         with torch.no_grad():
             chosen = logits.detach()[torch.arange(count), scores.argmax(1)][:, None]
-            masks = decoder.paste(chosen, boxes)
-            answers = (masks[:, 0] > 0).cpu().numpy()
-            boxes = torch.from_numpy(_next_boxes(answers, boxes.cpu().numpy(), batch.limits, margins)).to(device)
+            pasted = decoder.paste(chosen, boxes).float().cpu().numpy()
+            answers = pasted[:, 0] > 0
+            moved = _follow(greys[t], greys[min(t + 1, slices - 1)], pasted)
+            masks = torch.from_numpy(pasted).to(device)
+            boxes = torch.from_numpy(_next_boxes(answers, boxes.cpu().numpy(), batch.limits, margins, moved)).to(device)
             has_mask = torch.from_numpy(answers.any((1, 2)).astype(np.float32) * np.float32(NEIGHBOUR)).to(device)
     every = torch.cat(dice).detach().cpu().numpy().astype(np.float32)
     return StepResult(torch.stack(losses).mean(), every, np.full(len(every), _KIND))
