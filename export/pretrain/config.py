@@ -35,8 +35,8 @@ class ModelConfig:
 class TrainConfig:
     """One training run; ``images`` is its whole length, at whose end the learning rate is zero."""
 
-    seed: int = 1
-    images: int = 32000
+    seed: int = 11
+    images: int = 64000
     batch: int = 8  # images a step, all processes together
     prompts: int = 4  # prompts an image
     processes: int = 1
@@ -55,6 +55,7 @@ class TrainConfig:
     slices: int = 6
     sequence_objects: int = 3
     freeze_encoder: bool = False  # and all normalisation statistics: only the decoder learns
+    start_share: float = 0.0  # of the weights that the run started from, in what is exported of it
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True
