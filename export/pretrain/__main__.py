@@ -1,4 +1,4 @@
-"""Command line: reproduce, train, mix, evaluate, gallery, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, evaluate, gallery, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
-    mixture = commands.add_parser("mix", help="a tuned run and its start, as its start_share says, in one checkpoint")
-    mixture.add_argument("--start", type=Path, required=True, help="checkpoint that the run started from")
-    mixture.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the run")
-    mixture.add_argument("--output", type=Path, required=True, help="checkpoint to write, for evaluate and export")
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)
     model = measure.add_mutually_exclusive_group(required=True)
@@ -67,10 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
         return _gallery(options)
     if options.command == "reproduce":
         return _reproduce(options.output, options.seed)
-    if options.command == "mix":
-        from export.pretrain.checkpoint import mix_with_start
-
-        mix_with_start(options.start, options.checkpoint, options.output)
     if options.command == "train":
         from export.pretrain.config import load_config
         from export.pretrain.loop import train
@@ -82,19 +74,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _reproduce(output: Path, seed: int | None) -> int:
     from export.pretrain.bundle import write_bundle
-    from export.pretrain.checkpoint import mix_with_start
     from export.pretrain.config import load_config
     from export.pretrain.int8 import add_int8
     from export.pretrain.loop import train
 
-    images, rollouts, mixed = output / "images", output / "rollouts", output / "mixed.pt"
+    images, rollouts = output / "images", output / "rollouts"
     first, second = (load_config(_CONFIGS / name) for name in ("default.json", "rollout.json"))
     if seed is not None:
         first, second = replace(first, seed=seed), replace(second, seed=seed + 1)
     train(first, images)
     train(second, rollouts, images / "checkpoint.pt")
-    mix_with_start(images / "checkpoint.pt", rollouts / "checkpoint.pt", mixed)
-    written = write_bundle(mixed, output / "bundle")
+    written = write_bundle(rollouts / "checkpoint.pt", output / "bundle")
     add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")
     return 0

@@ -14,7 +14,7 @@ from export.pretrain.config import load_config
 from export.pretrain.model import Network
 from runtime.errors import CheckpointError
 
-__all__ = ["load_network", "mix_with_start", "read_checkpoint", "write_checkpoint"]
+__all__ = ["load_network", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = 1
 
@@ -44,22 +44,3 @@ def load_network(path: Path) -> Network:
     network = Network(load_config(state["config"]).model)
     network.load_state_dict(state["ema"])
     return network.eval()
-
-
-def mix_with_start(start: Path, tuned: Path, output: Path) -> None:
-    """Write what is exported of a tuned run: its averaged weights, and ``start_share`` of those that it started from.
-
-    A tuned network forgets some of what it could do before; between the two lie networks that do both (M. Wortsman et
-    al., "Robust fine-tuning of zero-shot models", CVPR 2022).
-    """
-    state = read_checkpoint(tuned)
-    config = load_config(state["config"])
-    network = Network(config.model)
-    network.take_over(read_checkpoint(start)["ema"])
-    before = network.state_dict()
-    mixed = {
-        name: torch.lerp(value, before[name], config.start_share) if value.is_floating_point() else value
-        for name, value in state["ema"].items()
-    }
-    kept = {name: state[name] for name in ("config", "step", "images")}
-    write_checkpoint(output, {**kept, "ema": mixed})

@@ -55,7 +55,6 @@ class TrainConfig:
     slices: int = 6
     sequence_objects: int = 3
     freeze_encoder: bool = False  # and all normalisation statistics: only the decoder learns
-    start_share: float = 0.0  # of the weights that the run started from, in what is exported of it
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True
