@@ -29,7 +29,7 @@ def test_figures_stand_with_their_intervals_beside_the_baselines() -> None:
     assert "| 0 to 99 px, 22 objects | 0.700 | 0.500 |" in card
     assert "| 3-D" not in card, "what was not measured has no row"
     assert "Learning curve" not in card
-    assert "Other seeds" not in card
+    assert "other seeds" not in card
 
 
 def test_the_curve_ascends_and_other_seeds_stand_beside_the_model() -> None:
