@@ -67,10 +67,25 @@ def test_what_lies_within_its_box_is_left_as_it_is(box: tuple[int, int, int, int
     assert cut_to_boxes(whole, [(2, 3, 8, 7)]) is whole
 
 
-@given(boxes=st.lists(st.tuples(*[st.integers(0, 6)] * 2, *[st.integers(7, 11)] * 2), min_size=2, max_size=2))
-def test_pixels_that_two_masks_share_are_counted_where_their_boxes_meet(boxes: list[tuple[int, int, int, int]]) -> None:
+def shifted(mask: NDArray[np.bool_], dx: int, dy: int) -> NDArray[np.bool_]:
+    """A mask moved by whole pixels; what leaves the image is gone."""
+    moved = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        if 0 <= y + dy < SIZE[0] and 0 <= x + dx < SIZE[1]:
+            moved[y + dy, x + dx] = True
+    return moved
+
+
+@given(
+    boxes=st.lists(st.tuples(*[st.integers(0, 6)] * 2, *[st.integers(7, 11)] * 2), min_size=2, max_size=2),
+    moved=st.tuples(*[st.floats(-15, 15)] * 2) | st.just((0.0, 0.0)),
+)
+def test_pixels_that_two_masks_share_are_counted_where_their_boxes_meet(
+    boxes: list[tuple[int, int, int, int]], moved: tuple[float, float]
+) -> None:
     one, other = (blob(box, holes) for holes, box in enumerate(boxes))
-    assert _shared_pixels(predicted(one), predicted(other)) == np.count_nonzero(one & other)
+    there = shifted(one, round(moved[0]), round(moved[1]))
+    assert _shared_pixels(predicted(one), predicted(other), moved) == np.count_nonzero(there & other)
     left, right = np.zeros((2, *SIZE), np.bool_)
     left[2:4, 1:3] = right[6:8, 9:12] = True
-    assert _shared_pixels(predicted(left), predicted(right)) == 0
+    assert _shared_pixels(predicted(left), predicted(right), (0.0, 0.0)) == 0
