@@ -14,7 +14,7 @@ from export.pretrain import loop  # noqa: E402
 from export.pretrain.checkpoint import read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig  # noqa: E402
 from export.pretrain.dataset import Examples, example_numbers, is_rollout  # noqa: E402
-from export.pretrain.rollout import SequenceBatch, _next_boxes, collate, rollout_loss  # noqa: E402
+from export.pretrain.rollout import SequenceBatch, _follow, _next_boxes, collate, rollout_loss  # noqa: E402
 from export.pretrain.step import Batch  # noqa: E402
 
 _TINY = TrainConfig(
@@ -41,10 +41,28 @@ def test_the_next_box_is_the_grown_tight_box_inside_its_limits() -> None:
     masks[1, 4:8, 5:11] = True
     boxes = np.array([[1, 1, 2, 2]] * 3, np.float32)
     limits = np.array([[-np.inf, -np.inf, np.inf, np.inf], [4, 0, 11, 8], [0, 0, 19, 19]], np.float32)
-    found = _next_boxes(masks, boxes, limits, np.array([2.0, 2.0, 2.0], np.float32))
+    margins, still = np.full(3, 2.0, np.float32), np.zeros((3, 2), np.float32)
+    found = _next_boxes(masks, boxes, limits, margins, still)
     assert found[0].tolist() == [3, 2, 12, 9]
     assert found[1].tolist() == [4, 2, 11, 8]
     assert found[2].tolist() == [1, 1, 2, 2]  # an empty mask keeps the box before it
+    found = _next_boxes(masks, boxes, limits, margins, still + np.float32([3, -1]))
+    assert found[0].tolist() == [6, 1, 15, 8]
+    assert found[1].tolist() == [6, 1, 11, 8]
+
+
+def test_masks_are_moved_with_what_they_cover() -> None:
+    rows, columns = np.mgrid[:64, :64]
+    before, now = (
+        np.uint8(40 + 180 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 40))[np.newaxis]
+        for x, y in ((30, 30), (33, 29))
+    )
+    masks = np.full((2, 1, 64, 64), -8, np.float32)
+    masks[0, 0, 27:34, 27:34] = 8
+    moved = _follow(before, now, masks)
+    np.testing.assert_allclose(moved, [[3, -1], [0, 0]], atol=0.4)
+    assert np.argwhere(masks[0, 0] > 0).min(axis=0).tolist() == [26, 30]
+    assert (masks[1] < 0).all()
 
 
 def test_every_rank_makes_the_same_kind_of_step() -> None:
