@@ -1,4 +1,4 @@
-"""Masks cut to rectangles of the image.
+"""Masks cut to rectangles of the image, and what two of them share.
 
 Knows predictions and kernels; knows no manifest and no propagation.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from runtime import kernels
 from runtime.types import Prediction
 
-__all__ = ["cut_to_boxes"]
+__all__ = ["cut_to_boxes", "shared_pixels"]
 
 
 def cut_to_boxes(prediction: Prediction, boxes: Sequence[Sequence[float]]) -> Prediction:
@@ -54,6 +54,17 @@ def cut_to_boxes(prediction: Prediction, boxes: Sequence[Sequence[float]]) -> Pr
         boxes=tight,
         areas=areas,
     )
+
+
+def shared_pixels(one: Prediction, other: Prediction, moved: tuple[float, float]) -> int:
+    """Pixels that the masks of two predictions share, neither of which is empty, once the first has moved."""
+    by = np.rint(moved).astype(np.int64)
+    x0, y0 = np.maximum(one.boxes[0, :2] + by, other.boxes[0, :2])
+    x1, y1 = np.minimum(one.boxes[0, 2:] + by, other.boxes[0, 2:]) + 1
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    moved_part = one.masks[0][y0 - by[1] : y1 - by[1], x0 - by[0] : x1 - by[0]]
+    return int(np.count_nonzero(moved_part & other.masks[0][y0:y1, x0:x1]))
 
 
 def _region(box: Sequence[float]) -> tuple[slice, slice]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime._cut import cut_to_boxes
+from runtime._cut import cut_to_boxes, shared_pixels
 from runtime.errors import PromptError
 from runtime.manifest import ChainSettings, LoopSettings
 from runtime.motion import moved_logits
@@ -138,7 +138,8 @@ def course_of(
         return _EverySlice(decode, plan)
     if isinstance(settings, LoopSettings):
         return _Published(decode, plan, frame, settings)
-    return _Chain(decode, plan, frame, settings, motion)
+    # The first mask inside a 3-D box may be of something else than the object: nothing is looked for where that goes.
+    return _Chain(decode, plan, frame, settings, None if plan.limit else motion)
 
 
 def propagate(
@@ -249,7 +250,7 @@ class _Chain:
                 return  # nothing was found on the prompted slice itself
             moved, logits = (0.0, 0.0), None
             if previous.areas[0]:
-                moved = self._moved(index - direction, index, previous)
+                moved = self.motion(index - direction, index, previous) if self.motion else moved
                 box = self._inside(box, moved) or box
                 logits = self._moved_logits(previous, moved) if self.settings.mask_prompt else None
             prediction = self._decode(index, box, logits, index - direction)
@@ -280,10 +281,6 @@ class _Chain:
         cut = (max(x0 + dx, lx0), max(y0 + dy, ly0), min(x1 + dx, lx1), min(y1 + dy, ly1))
         return cut if cut[0] <= cut[2] and cut[1] <= cut[3] else None
 
-    def _moved(self, before: int, now: int, previous: Prediction) -> tuple[float, float]:
-        """How far the object has moved; not asked inside a 3-D box, whose first mask may be of something else."""
-        return (0.0, 0.0) if self.motion is None or self.plan.limit else self.motion(before, now, previous)
-
     def _moved_logits(self, previous: Prediction, moved: tuple[float, float]) -> NDArray[np.float32]:
         """Low-res logits of the slice before, where the object is expected now."""
         logits = previous.low_res_logits[0]
@@ -300,7 +297,7 @@ class _Chain:
             return "score"
         if max(area / before, before / area) > self.settings.max_area_ratio:
             return "area"
-        shared = _shared_pixels(previous, current, moved)
+        shared = shared_pixels(previous, current, moved)
         if shared / (area + before - shared) < self.settings.min_overlap:
             return "overlap"
         return None
@@ -328,17 +325,6 @@ class _Chain:
             return _NO_CLICKS
         clicks = np.array(self.plan.points[index], dtype=np.float64).reshape(-1, 3)
         return self.frame.points_to_input(clicks[:, :2]), clicks[:, 2].astype(np.float32)
-
-
-def _shared_pixels(one: Prediction, other: Prediction, moved: tuple[float, float]) -> int:
-    """Pixels that the masks of two predictions share, neither of which is empty, once the first has moved."""
-    by = np.rint(moved).astype(np.int64)
-    x0, y0 = np.maximum(one.boxes[0, :2] + by, other.boxes[0, :2])
-    x1, y1 = np.minimum(one.boxes[0, 2:] + by, other.boxes[0, 2:]) + 1
-    if x0 >= x1 or y0 >= y1:
-        return 0
-    moved_part = one.masks[0][y0 - by[1] : y1 - by[1], x0 - by[0] : x1 - by[0]]
-    return int(np.count_nonzero(moved_part & other.masks[0][y0:y1, x0:x1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from runtime import kernels
-from runtime._cut import cut_to_boxes
-from runtime.propagate import _shared_pixels
+from runtime._cut import cut_to_boxes, shared_pixels
 from runtime.types import Prediction
 
 SIZE = (11, 14)
@@ -85,7 +84,7 @@ def test_pixels_that_two_masks_share_are_counted_where_their_boxes_meet(
 ) -> None:
     one, other = (blob(box, holes) for holes, box in enumerate(boxes))
     there = shifted(one, round(moved[0]), round(moved[1]))
-    assert _shared_pixels(predicted(one), predicted(other), moved) == np.count_nonzero(there & other)
+    assert shared_pixels(predicted(one), predicted(other), moved) == np.count_nonzero(there & other)
     left, right = np.zeros((2, *SIZE), np.bool_)
     left[2:4, 1:3] = right[6:8, 9:12] = True
-    assert _shared_pixels(predicted(left), predicted(right), (0.0, 0.0)) == 0
+    assert shared_pixels(predicted(left), predicted(right), (0.0, 0.0)) == 0
