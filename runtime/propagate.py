@@ -201,7 +201,8 @@ def other_starts(plan: ObjectPlan, starts: int) -> list[ObjectPlan]:
     if plan.limit is None or plan.every_slice or tuple(plan.boxes.values()) != (plan.limit,):
         return []
     low, high = plan.extent
-    places = {low + round((high - low) * (part + 1) / (starts + 1)) for part in range(starts)}
+    parts = [part / (starts + 1) for part in range(1, starts + 1) if 2 * part != starts + 1]
+    places = {low + round((high - low) * part) for part in parts}
     return [replace(plan, boxes={place: plan.limit}) for place in sorted(places - set(plan.boxes))]
 
 

@@ -64,6 +64,21 @@ def test_only_a_solid_box_can_start_elsewhere() -> None:
     assert other_starts(thin, 3) == [], "there is no other slice"
 
 
+@pytest.mark.parametrize("starts", [1, 2, 3, 4, 5])
+def test_a_box_of_any_depth_is_followed_from_its_middle_once(starts: int) -> None:
+    """Rounded another way, the middle of 40 slices would be its neighbour, which finds nothing else."""
+    rectangle = (1.0, 2.0, 30.0, 40.0)
+    for depth in range(1, 50):
+        low, high = 7, 6 + depth
+        start = (low + high) // 2
+        plan = ObjectPlan(1, {start: rectangle}, extent=(low, high), limit=rectangle)
+        others = [place for one in other_starts(plan, starts) for place in one.boxes]
+        assert set(others) <= set(range(low, high + 1)) - {start}
+        assert len(others) <= starts - starts % 2
+        if depth > 6 * starts:
+            assert {start - 1, start + 1}.isdisjoint(others)
+
+
 def test_runs_cannot_be_compared_without_scores(tmp_path: Path) -> None:
     folder = tiny_bundle(tmp_path / "bundle", propagation={"chain": {"starts": 2}})
     with pytest.raises(ManifestError, match=r"starts: runs are compared by output\.scores"):
