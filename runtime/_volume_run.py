@@ -252,13 +252,7 @@ class VolumeRun:
         self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
 
     def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
-        followed = self._followed(number, planned.name, planned.plan, total)
-        if isinstance(self.settings, ChainSettings) and followed.quality < self.settings.min_quality:
-            others = [
-                self._followed(number, planned.name, plan, None, again=True)
-                for plan in other_starts(planned.plan, self.settings.starts)
-            ]
-            followed = max((followed, *others), key=lambda one: one.quality)  # the first of equals
+        followed = self._best_run(number, planned, total)
         corner, crop = self._assemble(followed.kept)
         scores = [one.score for one in followed.slices if one.area]
         return ObjectResult(
@@ -270,6 +264,17 @@ class VolumeRun:
             crop=crop,
             shape=self.volume.shape,
         )
+
+    def _best_run(self, number: int, planned: PlannedObject, total: int | None) -> _Followed:
+        """Follow one object, from other slices as well while the run is in doubt."""
+        followed = self._followed(number, planned.name, planned.plan, total)
+        if isinstance(self.settings, ChainSettings):
+            for plan in other_starts(planned.plan, self.settings.starts):
+                if followed.quality >= self.settings.min_quality:
+                    break
+                again = self._followed(number, planned.name, plan, None, again=True)
+                followed = max(followed, again, key=lambda one: one.quality)  # the first of equals
+        return followed
 
     def _followed(
         self, number: int, name: str, plan: ObjectPlan, total: int | None, *, again: bool = False

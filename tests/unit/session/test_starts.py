@@ -17,29 +17,40 @@ from runtime.propagate import ObjectPlan, other_starts
 SOLID = (10, 8, 0, 39, 37, 8)
 
 
-def waist() -> Volume:
-    """A block that is almost cut through on its middle slice, so that a box that follows from there stays small."""
+def waist(narrow: tuple[int, ...]) -> Volume:
+    """A block that is almost cut through on some slices, so that a box that follows from there stays small."""
     array = np.full((SIDE, 48, 9), 20, np.uint8)
     array[10:40, 8:38] = 220
-    array[:, :, 4] = 20
-    array[24:27, 22:25, 4] = 220
+    array[:, :, narrow] = 20
+    array[24:27, 22:25, narrow] = 220
     return Volume(array)
 
 
-def segmented(folder: Path, box: tuple[int, ...] = SOLID, **chain: Any) -> tuple[Segmentation, list[int]]:
+def segmented(
+    folder: Path, box: tuple[int, ...] = SOLID, narrow: tuple[int, ...] = (4,), **chain: Any
+) -> tuple[Segmentation, list[int]]:
     done: list[int] = []
     bundle = tiny_bundle(folder / "bundle", clicks=True, propagation={"chain": {"margin_px": 1, **chain}})
     with open_session(bundle, cache=False) as session:
-        found = session.segment(waist(), box=box, window=(120, 240), progress=lambda step: done.append(step.done))
+        found = session.segment(waist(narrow), box=box, window=(120, 240), progress=lambda step: done.append(step.done))
     return found, done
 
 
-def test_the_run_that_fills_the_box_is_kept(tmp_path: Path) -> None:
-    found, done = segmented(tmp_path, starts=3)
-    truth = waist().array > 100
-    np.testing.assert_array_equal(found.label_map[:, :, :4] > 0, truth[:, :, :4])
+@pytest.mark.parametrize(("narrow", "runs", "wide"), [((4,), 2, slice(0, 4)), ((2, 4), 3, slice(5, 9))])
+def test_starts_are_tried_until_a_run_fills_the_box(
+    tmp_path: Path, narrow: tuple[int, ...], runs: int, wide: slice
+) -> None:
+    found, done = segmented(tmp_path, narrow=narrow, starts=3)
+    truth = waist(narrow).array > 100
+    np.testing.assert_array_equal(found.label_map[:, :, wide] > 0, truth[:, :, wide])
     assert [one.slice_index for one in found.objects[0].slices] == list(range(9))
     assert max(done) == 9, "trials are no progress"
+    assert len(done) == runs * 9
+
+
+def test_the_best_run_is_kept_where_all_are_in_doubt(tmp_path: Path) -> None:
+    found, done = segmented(tmp_path, narrow=(2, 4), starts=3, min_quality=1.0)
+    assert (found.label_map > 0).any(axis=2).sum() == 900
     assert len(done) == 3 * 9
 
 
