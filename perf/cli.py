@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,13 +49,27 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(argv)
     for path in (options.output, options.html):
         check_writable(path)
-    report = _measure(options)
+    with _terminated_as_interrupted():
+        report = _measure(options)
     write_text(options.output, encode_report(report))
     write_text(options.html, html_report(report))
     print(encode_report(report) if options.json else format_report(report))
     if not options.json:
         print(f"\nwritten   {options.output}, {options.html}")
     return _exit_code(report, asked=bool(options.budget))
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM keep what was measured and remove the scratch folder, which holds images, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be put in place
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _exit_code(report: Report, *, asked: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -58,20 +59,31 @@ def test_json_goes_to_standard_output_when_asked_for(faked: FakeLaunch, capsys: 
     assert json.loads(capsys.readouterr().out)["perf_version"] == 2
 
 
-def test_ctrl_c_writes_what_was_measured_and_exits_with_130(
-    faked: FakeLaunch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_writes_what_was_measured_and_exits_with_130(
+    number: signal.Signals,
+    faked: FakeLaunch,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(command: list[str]) -> str | None:
         if len(faked.commands) > 12:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return None
 
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = signal.getsignal(number)
     faked.refuse = interrupt
     assert runtime.cli.main(ARGUMENTS) == 130
     report = decode_report((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert report.stopped == "interrupted"
     assert report.floor["interpreter"].wall_s.n == 1
     assert "Stopped by Ctrl-C" in capsys.readouterr().out
+    assert not list(scratch.iterdir())
+    assert signal.getsignal(number) == before
 
 
 def test_what_cannot_be_measured_is_reported_and_exits_with_1(
