@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime._ahead import Ahead
-from runtime._beside import Beside
+from runtime._lanes import Lanes
 from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
@@ -50,7 +50,7 @@ class Progress:
     Attributes
     ----------
     name : str
-        The object.
+        The object; two may be followed at once, so that they take turns.
     slice_index : int
         The slice, in file order.
     done : int
@@ -81,6 +81,7 @@ class _Followed:
     """What propagation found of one object."""
 
     plan: ObjectPlan
+    is_trial: bool = False  # from another slice than the one that was prompted: no progress
     slices: list[SliceResult] = field(default_factory=list)
     kept: dict[int, _Piece] = field(default_factory=dict)
 
@@ -126,8 +127,9 @@ class _Route(NamedTuple):
 class VolumeRun:
     """State of one segmentation: what is asked, and the clocks.
 
-    With two workers an object is followed up and down at once; where it is followed one way only, the next slice is
-    encoded while one is decoded. Callbacks are called on the caller's thread.
+    With two workers two walks are under way at once, as a rule those up and down from an object's prompt, or of two
+    objects where one is ending. While there is only one, the next slice is encoded while one is decoded. Callbacks are
+    called on the caller's thread.
 
     Attributes
     ----------
@@ -159,16 +161,17 @@ class VolumeRun:
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
     _done: int = 0
     _slices: Ahead[_Slice] = field(init=False)
+    _lanes: Lanes[_Found] = field(init=False)
     _used: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _caller: int = field(default_factory=threading.get_ident)
-    _busy: int = 1
     _encode_ms: float = 0.0
     _decode_ms: float = 0.0
 
     def __post_init__(self) -> None:
         """Begin without a slice."""
         self._slices = Ahead(self._encoded, lambda one: one.nbytes, _KEPT_BYTES)
+        self._lanes = Lanes(self.workers)
 
     def pixels(self, position: int, rows: slice = _ALL, columns: slice = _ALL) -> NDArray[np.uint8]:
         """Windowed slice at a position of the view, or a part of it."""
@@ -207,7 +210,7 @@ class VolumeRun:
         if self.sees_neighbours and prompt.neighbour is not None:
             before = self._slices.get(prompt.neighbour).embedding  # kept, as a rule: it was decoded before this one
         if (
-            self._busy < self.workers
+            self._lanes.has_idle
             and position in route.following
             and (route.is_sure or self._encode_ms <= _WORTH_A_GUESS * self._decode_ms)
         ):
@@ -233,10 +236,15 @@ class VolumeRun:
     def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller."""
         self._check_prompted(objects)
+        total = self._total(objects)
+        found: dict[int, ObjectResult] = {}
+        for number, one in enumerate(objects):
+            self._make_runs(self._runs(one, partial(found.__setitem__, number)), number, one.name, total)
         try:
-            return tuple(self._object(number, one, self._total(objects)) for number, one in enumerate(objects))
+            self._lanes.run()
         finally:
             self._slices.wait()
+        return tuple(found[number] for number in range(len(objects)))
 
     def _check_prompted(self, objects: list[PlannedObject]) -> None:
         started = time.perf_counter()
@@ -251,8 +259,59 @@ class VolumeRun:
                 raise ImageError(msg)
         self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
 
-    def _object(self, number: int, planned: PlannedObject, total: int | None) -> ObjectResult:
-        followed = self._best_run(number, planned, total)
+    def _runs(self, planned: PlannedObject, answer: Callable[[ObjectResult], None]) -> Iterator[_Followed]:
+        """Yield the runs that are to be made for one object, each to be there when the next is asked for; then answer.
+
+        It is followed from other slices as well while the best run is in doubt.
+        """
+        best = _Followed(planned.plan)
+        yield best
+        if isinstance(self.settings, ChainSettings):
+            for plan in other_starts(planned.plan, self.settings.starts):
+                if best.quality >= self.settings.min_quality:
+                    break
+                again = _Followed(plan, is_trial=True)
+                yield again
+                best = max(best, again, key=lambda one: one.quality)  # the first of equals
+        answer(self._result(planned, best))
+
+    def _make_runs(self, runs: Iterator[_Followed], number: int, name: str, total: int | None) -> None:
+        """Have the next run made, and so on until there is none left."""
+        found = next(runs, None)
+        if found is None:
+            return
+        order = slice_orders(found.plan, self.settings)
+        route = _Route(dict(chain.from_iterable(map(pairwise, order))), found.plan.known_extent)
+        decode = partial(self.decode_slice, number, route)
+        course = course_of(decode, found.plan, self.frame, self.settings, self.motion)
+        ends: list[Step] = []  # first and last of the prompted slices
+
+        def prompted() -> Iterator[_Found]:
+            for step in course.prompted():
+                ends[:] = [*ends[:1], step]
+                yield self._found(step)
+
+        def walk() -> None:
+            walks = course.walks(ends[0], ends[-1]) if ends else course.walks(None, None)
+            ends.clear()  # their masks are as large as a slice
+            self._lanes.add([map(self._found, one) for one in walks], take, end, soon=True)
+
+        def take(one: _Found) -> None:
+            self._check_cancelled()
+            found.slices.append(one.result)
+            if one.piece is not None:
+                found.kept[one.position] = one.piece
+            self._done += not found.is_trial
+            if self.progress is not None:
+                self.progress(Progress(name, one.result.slice_index, self._done, None if found.is_trial else total))
+
+        def end() -> None:
+            found.slices.sort(key=lambda one: one.slice_index)  # not as they came, which differs from run to run
+            self._make_runs(runs, number, name, total)
+
+        self._lanes.add([prompted()], take, walk, soon=found.is_trial)
+
+    def _result(self, planned: PlannedObject, followed: _Followed) -> ObjectResult:
         corner, crop = self._assemble(followed.kept)
         scores = [one.score for one in followed.slices if one.area]
         return ObjectResult(
@@ -264,60 +323,6 @@ class VolumeRun:
             crop=crop,
             shape=self.volume.shape,
         )
-
-    def _best_run(self, number: int, planned: PlannedObject, total: int | None) -> _Followed:
-        """Follow one object, from other slices as well while the run is in doubt."""
-        followed = self._followed(number, planned.name, planned.plan, total)
-        if isinstance(self.settings, ChainSettings):
-            for plan in other_starts(planned.plan, self.settings.starts):
-                if followed.quality >= self.settings.min_quality:
-                    break
-                again = self._followed(number, planned.name, plan, None, again=True)
-                followed = max(followed, again, key=lambda one: one.quality)  # the first of equals
-        return followed
-
-    def _followed(
-        self, number: int, name: str, plan: ObjectPlan, total: int | None, *, again: bool = False
-    ) -> _Followed:
-        """Follow one object; trying it ``again`` from another slice does not count as progress."""
-        found = _Followed(plan)
-        route = _Route(dict(chain.from_iterable(map(pairwise, slice_orders(plan, self.settings)))), plan.known_extent)
-        course = course_of(partial(self.decode_slice, number, route), plan, self.frame, self.settings, self.motion)
-        first: Step | None = None
-        last: Step | None = None
-
-        def take(one: _Found) -> None:
-            found.slices.append(one.result)
-            if one.piece is not None:
-                found.kept[one.position] = one.piece
-            self._done += not again
-            if self.progress is not None:
-                self.progress(Progress(name, one.result.slice_index, self._done, total))
-
-        for last in course.prompted():
-            first = first or last
-            take(self._found(last))
-        up, down = (map(self._found, walk) for walk in course.walks(first, last))
-        for one in chain(up, down) if self.workers == 1 else self._at_once(up, down):
-            take(one)
-        found.slices.sort(key=lambda one: one.slice_index)  # not as they came, which differs from run to run
-        return found
-
-    def _at_once(self, own: Iterator[_Found], other: Iterator[_Found]) -> Iterator[_Found]:
-        """Yield what two walks find, the second of which is on another thread."""
-        self._busy = 2
-        with Beside(other) as beside:
-            for one in own:
-                yield one
-                for more in beside.ready():
-                    self._check_cancelled()
-                    yield more
-                if beside.is_over:
-                    self._busy = 1
-            self._busy = 1
-            for more in beside.rest():
-                self._check_cancelled()
-                yield more
 
     def _found(self, step: Step) -> _Found:
         """Keep of a slice what the answer needs, so that its full-size mask can be freed."""
