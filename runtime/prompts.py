@@ -12,9 +12,9 @@ from itertools import product
 
 import numpy as np
 
+from runtime._course import ObjectPlan, Xyxy
 from runtime.errors import PromptError
 from runtime.geometry import PlaneView, Volume, check_slice_axis, orientation, world_to_voxel
-from runtime.propagate import ObjectPlan, Xyxy
 from runtime.types import Box, Point, whole
 
 __all__ = ["PlannedObject", "group_prompts", "plan_every_slice", "plan_objects", "world_box"]

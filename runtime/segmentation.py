@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime._course import Xyxy
 from runtime._inputs import BARE_ARRAY
 from runtime.errors import PromptError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import Window
 from runtime.prompts import group_prompts
-from runtime.propagate import Xyxy
 from runtime.types import Box, Point, SliceResult, whole
 
 if TYPE_CHECKING:

@@ -65,9 +65,7 @@ def plans(draw: st.DrawFn) -> ObjectPlan:
 
 
 @given(plans(), chains, st.integers(0, 10**6))
-def test_each_slice_is_decoded_once_and_every_box_stays_inside(
-    plan: ObjectPlan, settings: ChainSettings, seed: int
-) -> None:
+def test_each_slice_comes_once_and_every_box_stays_inside(plan: ObjectPlan, settings: ChainSettings, seed: int) -> None:
     asked: list[int] = []
     x_low, y_low, x_high, y_high = plan.limit or (0.0, 0.0, SIZE[1] - 1.0, SIZE[0] - 1.0)
 
@@ -81,14 +79,16 @@ def test_each_slice_is_decoded_once_and_every_box_stays_inside(
 
     steps = list(propagate(decode, plan, FRAME, settings))
     first, last = plan.extent
-    assert [step.slice_index for step in steps] == asked
-    assert len(set(asked)) == len(asked)
-    assert [index for order in slice_orders(plan, settings) for index in order if index in asked] == asked
-    assert all(first <= index <= last for index in asked)
-    assert sorted(asked) == list(range(min(asked), max(asked) + 1)), "no slice is left out"
-    assert set(plan.anchors) <= set(asked)
+    found = [step.slice_index for step in steps]
+    assert set(found) == set(asked)
+    assert [index for order in slice_orders(plan, settings) for index in order if index in asked] == found
+    between = range(plan.anchors[0], plan.anchors[-1] + 1)
+    assert all(asked.count(index) <= (3 if index in between else 1) for index in found), "two ways and a straight one"
+    assert all(first <= index <= last for index in found)
+    assert sorted(found) == list(range(min(found), max(found) + 1)), "no slice is left out"
+    assert set(plan.anchors) <= set(found)
     if plan.known_extent and plan.boxes:
-        assert sorted(asked) == list(range(first, last + 1))
+        assert sorted(found) == list(range(first, last + 1))
         assert not any(step.stop for step in steps)
     for step in steps:
         mask = step.prediction.masks[0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from phantoms import FRAME, Phantom, free, kept, run, solid, sphere, stack, stops, tight_box
+from phantoms import FRAME, Phantom, disk, free, kept, run, solid, sphere, stack, stops, tight_box
 
 from runtime.errors import PromptError
 from runtime.manifest import ChainSettings
@@ -123,6 +125,43 @@ def test_boxes_between_prompted_slices_are_interpolated() -> None:
     assert phantom.box(5) == [24, 14, 62, 42]
     assert phantom.box(7) == [28, 18, 64, 44]
     assert phantom.order == [3, 4, 5, 6, 7, 8, 9, 10, 11, 2, 1, 0]
+
+
+def bent(*columns: float, radius: float = 6.0) -> Phantom:
+    """A disk whose centre is at a given column on each slice."""
+    return Phantom(np.stack([disk((30, column), radius) for column in columns]))
+
+
+BEND = (12, 12, 12, 12, 15, 18, 21, 24, 27, 30, 33)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_has_gone_far_between_prompted_slices_is_followed_on_its_way(known: bool, turned: bool) -> None:
+    """Half-way it is at 18, where a straight line from 12 to 33 has it at 22.5 and cuts it."""
+    phantom = bent(*BEND[:: -1 if turned else 1])
+    plan = replace(free(phantom, 0, 10), known_extent=known)
+    steps = run(phantom, plan, margin_px=4)
+    assert [step.slice_index for step in steps] == list(range(11))
+    for index, mask in kept(steps).items():
+        np.testing.assert_array_equal(mask, phantom.truth[index])
+    assert all(count <= 2 for count in Counter(phantom.order).values()), "there and back, and nothing straight"
+
+
+def test_what_is_not_followed_into_the_other_box_is_looked_for_on_a_straight_line() -> None:
+    """Two things: the one on the first slice ends there, and the one on the last begins there."""
+    phantom = bent(12, 12, 12, 12, 12, 12, 60, 60, 60, 60, 60)
+    plan = free(phantom, 0, 10)
+    run(phantom, plan, margin_px=1)
+    straight = [prompt.box for index, prompt in phantom.asked if index == 5 and prompt.box is not None]
+    assert (straight[-1] / np.float32(FRAME.scale_xy[0])).round(3).tolist() == [30.0, 24.0, 42.0, 36.0]
+
+
+def test_boxes_that_overlap_are_interpolated_however_it_goes() -> None:
+    phantom = bent(20, 20, 20, 20, 24)
+    run(phantom, free(phantom, 0, 4), margin_px=4)
+    assert phantom.order == [0, 1, 2, 3, 4]
+    assert phantom.box(2) == [16, 24, 28, 36]
 
 
 def test_beyond_the_outer_prompted_slices_it_is_followed_as_from_one() -> None:
