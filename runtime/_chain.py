@@ -53,14 +53,14 @@ class Chain:
 
     def _anchored(self, index: int) -> Step:
         """A prompted slice."""
-        prediction = self._decode(index, self._anchor_box(index, index, index), None)
+        prediction = self._decode(index, self.plan.boxes.get(index), None)
         is_outer = index in (self.plan.anchors[0], self.plan.anchors[-1])
         return Step(index, prediction, "empty" if is_outer and self._lost(prediction) else None)
 
     def _interpolated(self, low: int, high: int) -> Iterator[Step]:
         """The slices between two prompted ones, with a box between theirs on each."""
         for index in range(low + 1, high):
-            yield Step(index, self._decode(index, self._anchor_box(index, low, high), None))
+            yield Step(index, self._decode(index, self._box_between(index, low, high), None))
 
     def _lie_apart(self, low: int, high: int) -> bool:
         """Whether the object has gone so far between two prompted slices that it need not have gone straight."""
@@ -80,11 +80,9 @@ class Chain:
         low, high = self.plan.extent
         return self._walk(last, 1, high), self._walk(first, -1, low)
 
-    def _anchor_box(self, index: int, low: int, high: int) -> Xyxy | None:
+    def _box_between(self, index: int, low: int, high: int) -> Xyxy:
         """Box of a slice between two prompted ones: linear in the slice index."""
-        if not self.plan.boxes:
-            return None
-        share = (index - low) / (high - low) if high > low else 0.0
+        share = (index - low) / (high - low)
         ends = zip(self.plan.boxes[low], self.plan.boxes[high], strict=True)
         x0, y0, x1, y1 = (a + (b - a) * share for a, b in ends)
         return (x0, y0, x1, y1)

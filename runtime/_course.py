@@ -62,8 +62,8 @@ class ObjectPlan:
         Prompted slices and their boxes, in pixels of the view, both ends inclusive.
     points : mapping of int to tuple of (x, y, label)
         Clicks by slice.
-    extent : tuple of 2 int, or None
-        First and last slice of the object, both included; None where it is unknown.
+    extent : tuple of 2 int
+        First and last slice that may be decoded, both included.
     known_extent : bool
         True where the object is known to fill ``extent``; False where ``extent`` only limits propagation.
     limit : xyxy or None

@@ -76,9 +76,9 @@ class Lanes(Generic[_T]):
     def run(self) -> None:
         """Work until nothing is left; an error of an iterator or a callable ends both lanes, at their next items."""
         beside = threading.Thread(target=self._work, name="lite-infer walk")
-        if self._count > 1:
-            beside.start()
         try:
+            if self._count > 1:
+                beside.start()  # in here: Ctrl-C in it must end the thread too, which may run already
             while self._groups:
                 job = self._begun()
                 if job is None:
@@ -95,7 +95,7 @@ class Lanes(Generic[_T]):
             with self._changed:
                 self._is_left = True
                 self._changed.notify()
-            if self._count > 1:
+            if beside.is_alive():
                 beside.join()
 
     def _work(self) -> None:

@@ -134,3 +134,18 @@ def test_an_error_of_what_is_told_stops_the_other_lane_at_its_next_item() -> Non
     count = len(made)
     assert count < 10**9
     assert len(made) == count, "it goes on"
+
+
+def test_an_interrupt_while_the_other_lane_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    lanes: Lanes[int] = Lanes(2)
+    lanes.add([iter([1])], nothing, nothing)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lanes.run()
+    assert not [one for one in threading.enumerate() if one.name == "lite-infer walk"]

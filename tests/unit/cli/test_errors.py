@@ -282,12 +282,13 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(
 def test_a_real_interrupt_ends_the_process_with_130(models: Path, tmp_path: Path) -> None:
     file = scene_file(tmp_path / "scan.nii.gz")
     code = """
-import signal, sys, time
+import signal, sys, threading, time
 from runtime import _volume_run, cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
 def slow(self, position):
     print("started", flush=True)
-    time.sleep(60)
+    # What another thread has begun is waited for
+    time.sleep(60 if threading.current_thread() is threading.main_thread() else 1)
 _volume_run.VolumeRun.pixels = slow
 sys.exit(cli.main(sys.argv[1:]))
 """
