@@ -12,17 +12,17 @@ from typing import Any
 __all__ = ["main"]
 
 _CONFIGS = Path(__file__).parent / "configs"
+_STAGES = ("images", "rollouts", "settled")
+"""Configurations in the order they are trained in, each from the weights of the one before."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the sub-commands; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export.pretrain", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    remake = commands.add_parser("reproduce", help="both stages and the bundle, as shipped; continues a killed run")
+    remake = commands.add_parser("reproduce", help="all stages and the bundle, as shipped; continues a killed run")
     remake.add_argument("--output", type=Path, required=True, help="folder of the runs and of the bundle")
-    remake.add_argument(
-        "--seed", type=int, help="of the first stage, the next being the second's, not the shipped ones"
-    )
+    remake.add_argument("--seed", type=int, help="of the first stage, counted up for the next; not the shipped ones")
     run = commands.add_parser("train", help="train from synthetic images, continuing a killed run")
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
@@ -76,15 +76,13 @@ def _reproduce(output: Path, seed: int | None) -> int:
     from export.pretrain.bundle import write_bundle
     from export.pretrain.config import load_config
     from export.pretrain.int8 import add_int8
-    from export.pretrain.loop import train
+    from export.pretrain.loop import CHECKPOINT_NAME, train
 
-    images, rollouts = output / "images", output / "rollouts"
-    first, second = (load_config(_CONFIGS / name) for name in ("default.json", "rollout.json"))
-    if seed is not None:
-        first, second = replace(first, seed=seed), replace(second, seed=seed + 1)
-    train(first, images)
-    train(second, rollouts, images / "checkpoint.pt")
-    written = write_bundle(rollouts / "checkpoint.pt", output / "bundle")
+    ends = [output / stage / CHECKPOINT_NAME for stage in _STAGES]
+    for number, (stage, start) in enumerate(zip(_STAGES, [None, *ends], strict=False)):
+        config = load_config(_CONFIGS / f"{stage}.json")
+        train(config if seed is None else replace(config, seed=seed + number), output / stage, start)
+    written = write_bundle(ends[-1], output / "bundle")
     add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")
     return 0

@@ -49,12 +49,13 @@ class TrainConfig:
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     point_share: float = 0.1  # prompts that are a click in a box of about any size
+    limit_share: float = 0.0  # prompts that are the section of a 3-D box: the object is somewhere inside
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together
     slices: int = 6
     sequence_objects: int = 3
-    freeze_encoder: bool = False  # and all normalisation statistics: only the decoder learns
+    norm_steps: int = 0  # steps of each kind whose statistics normalise the whole run; 0: each batch by its own
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True

@@ -29,7 +29,7 @@ class Example:
     pixels: NDArray[np.uint8]  # (3, S, S)
     targets: NDArray[np.uint8]  # (P, S, S), 0 or 1
     boxes: NDArray[np.float32]  # (P, 4)
-    neighbours: NDArray[np.uint8]  # (P, S, S), 0 or 1
+    neighbours: NDArray[np.uint8]  # (P, S, S), 0 or 1; empty where the box is a limit
     has_neighbour: NDArray[np.bool_]  # (P,)
     clicks: NDArray[np.float32]  # (P, 2) x and y
     has_click: NDArray[np.bool_]  # (P,)
@@ -43,13 +43,14 @@ def make_example(
     prompts: int = 4,
     neighbour_share: float = 0.25,
     point_share: float = 0.1,
+    limit_share: float = 0.0,
 ) -> Example:
     """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
     rng = np.random.default_rng([seed, index])
     drawn: list[Prompt] = []
     while len(drawn) < prompts:
         scene = make_scene(rng, size)
-        found = [make_prompt(scene, rng, neighbour_share, point_share) for _ in range(prompts)]
+        found = [make_prompt(scene, rng, neighbour_share, point_share, limit_share) for _ in range(prompts)]
         drawn = [prompt for prompt in found if prompt is not None]
         if drawn:
             drawn = (drawn * prompts)[:prompts]
@@ -97,6 +98,7 @@ class Examples:
             prompts=config.prompts,
             neighbour_share=config.neighbour_share,
             point_share=config.point_share,
+            limit_share=config.limit_share,
         )
 
 

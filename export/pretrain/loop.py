@@ -7,10 +7,13 @@ prompts are made.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from torch.utils.data import DataLoader
 
 from export.pretrain.checkpoint import read_checkpoint, write_checkpoint
 from export.pretrain.config import TrainConfig
-from export.pretrain.dataset import Examples, example_numbers
+from export.pretrain.dataset import Examples, example_numbers, is_rollout
 from export.pretrain.model import Network
+from export.pretrain.norms import count_norms
 from export.pretrain.rollout import SequenceBatch, collate, rollout_loss
 from export.pretrain.step import Batch, StepResult, training_loss
 
@@ -74,18 +78,19 @@ class _Run:
         self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             self.network.take_over(read_checkpoint(start)["ema"])
-        if config.freeze_encoder:
-            self.network.eval()
-            self.network.encoder.requires_grad_(False)
-        self.parameters = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.step = 0
+        checkpoint = output / CHECKPOINT_NAME
+        if config.norm_steps and not checkpoint.is_file():
+            self._count_norms()
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        if (output / CHECKPOINT_NAME).is_file():
-            state = read_checkpoint(output / CHECKPOINT_NAME)
+        if checkpoint.is_file():
+            state = read_checkpoint(checkpoint)
             self.network.load_state_dict(state["model"])
+            self.network.train(not config.norm_steps)
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = {name: value.to(self.device) for name, value in state["ema"].items()}
             self.step = int(state["step"])
@@ -96,12 +101,8 @@ class _Run:
         rate = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16 and _bfloat16_is_native()):
-            if isinstance(batch, SequenceBatch):
-                result = rollout_loss(self.network, batch, rng, score_weight=config.score_weight)
-            else:
-                refine = self.step >= 2 * config.warmup_steps and _refines(config, self.step)
-                result = training_loss(self.network, batch, rng, refine=refine, score_weight=config.score_weight)
+        refine = self.step >= 2 * config.warmup_steps and _refines(config, self.step)
+        result = self._loss(batch, rng, refine=refine)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         _average_gradients(self.parameters, config.processes)
@@ -115,6 +116,29 @@ class _Run:
             else:
                 self.average[name].copy_(value)
         return result
+
+    def _loss(self, batch: Batch | SequenceBatch, rng: np.random.Generator, *, refine: bool) -> StepResult:
+        config = self.config
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16 and _bfloat16_is_native()):
+            if isinstance(batch, SequenceBatch):
+                return rollout_loss(self.network, batch, rng, score_weight=config.score_weight)
+            return training_loss(self.network, batch, rng, refine=refine, score_weight=config.score_weight)
+
+    def _count_norms(self) -> None:
+        """Fix the statistics that normalise the whole run; counted over the steps that would come after its last."""
+        images, rollouts = 1 - self.config.rollout_share, self.config.rollout_share
+        second = images * self.config.refine_share
+        kinds = {(False, False): images - second, (False, True): second, (True, False): rollouts}
+        count_norms(self.network, [self._passes(*kind) for kind, share in kinds.items() if share > 0])
+
+    def _passes(self, rollout: bool, refine: bool) -> Iterator[Callable[[], StepResult]]:
+        config, examples = self.config, Examples(self.config)
+        later = example_numbers(replace(config, processes=1, images=sys.maxsize), 0, config.images // config.batch)
+        wanted = (numbers for numbers in later if is_rollout(config, numbers[0] // config.batch) == rollout)
+        for numbers in islice(wanted, config.norm_steps):
+            batch = collate([examples[number] for number in numbers]).to(self.device)
+            rng = np.random.default_rng([config.seed, numbers[0], 8])
+            yield partial(self._loss, batch, rng, refine=refine)
 
     def save(self) -> None:
         """Write everything that a resumed run needs; examples and clicks follow from seed and step."""

@@ -33,7 +33,10 @@ Box = NDArray[np.float32]  # (4,) xyxy
 
 @dataclass(frozen=True)
 class Prompt:
-    """One training example: what is wanted, where the box is, and the neighbour's mask if there is one."""
+    """One training example: what is wanted, where the box is, and the neighbour's mask if there is one.
+
+    An empty neighbour says that the box is a limit: the section of a 3-D box, with the object somewhere inside.
+    """
 
     target: Mask
     box: Box
@@ -149,12 +152,12 @@ def _ghost(scene: Scene, rng: np.random.Generator) -> Mask | None:
 
 
 def make_prompt(
-    scene: Scene, rng: np.random.Generator, neighbour_share: float, point_share: float = 0.0
+    scene: Scene, rng: np.random.Generator, neighbour_share: float, point_share: float = 0.0, limit_share: float = 0.0
 ) -> Prompt | None:
     """One target with its box.
 
     With ``neighbour_share`` the box and a mask come from a neighbouring slice; with ``point_share`` the target is
-    clicked at, and the box is around the click and of any size.
+    clicked at, and the box is around the click and of any size; with ``limit_share`` the box is a limit.
     """
     kind = rng.uniform()
     as_neighbour = kind < neighbour_share
@@ -171,6 +174,8 @@ def make_prompt(
             return Prompt(target, _grown(tight_box(neighbour), rng), neighbour)
     elif kind < neighbour_share + point_share:
         return _point_prompt(target, rng)
+    elif kind < neighbour_share + point_share + limit_share:
+        return Prompt(target, _limit(tight_box(target), rng), np.zeros_like(target))
     return Prompt(target, jitter_box(tight_box(target), rng))
 
 
@@ -184,6 +189,14 @@ def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:
     side = float(max(box[2] - box[0], box[3] - box[1]) + 1) * float(np.exp(rng.uniform(np.log(0.8), np.log(3.2))))
     half = 0.5 * side * np.exp(rng.normal(0, 0.15, 2))
     return Prompt(target, np.concatenate([click - half, click + half]).astype(np.float32), click=click)
+
+
+def _limit(box: Box, rng: np.random.Generator) -> Box:
+    """A box that a section of an object fills as sections fill 3-D boxes: by half of each side or more, anywhere."""
+    size = box[2:] - box[:2] + 1
+    spare = size / rng.uniform(0.45, 1, 2) - size
+    low = box[:2] - spare * rng.uniform(0, 1, 2)
+    return np.concatenate([low, low + size + spare - 1]).astype(np.float32)
 
 
 def _grown(box: Box, rng: np.random.Generator) -> Box:

@@ -20,7 +20,7 @@ from export.pretrain.loss import segmentation_loss
 from export.pretrain.model import Network
 from export.pretrain.prompts import tight_box
 from export.pretrain.sequences import Sequence
-from export.pretrain.step import NEIGHBOUR, Batch, StepResult, collate_images, window_target
+from export.pretrain.step import MASK_LOGIT, NEIGHBOUR, Batch, StepResult, collate_images, window_target
 from runtime.motion import displacement, moved_logits
 
 __all__ = ["SequenceBatch", "collate", "rollout_loss"]
@@ -37,13 +37,15 @@ class SequenceBatch:
     targets: Tensor  # (T, N, 1, S, S) float 0 or 1
     boxes: Tensor  # (N, 4) on slice 0
     limits: NDArray[np.float32]  # (N, 4)
+    is_limit: Tensor  # (N,) bool
 
     def to(self, device: torch.device) -> SequenceBatch:
         """Copy on a device."""
-        return SequenceBatch(self.pixels.to(device), self.targets.to(device), self.boxes.to(device), self.limits)
+        moved = (part.to(device) for part in (self.pixels, self.targets, self.boxes))
+        return SequenceBatch(*moved, self.limits, self.is_limit.to(device))
 
 
-def collate(examples: list[Example] | list[Sequence]) -> Batch | SequenceBatch:
+def collate(examples: list[Example | Sequence]) -> Batch | SequenceBatch:
     """Stack examples of one kind into tensors."""
     images = [example for example in examples if isinstance(example, Example)]
     if images:
@@ -55,6 +57,7 @@ def collate(examples: list[Example] | list[Sequence]) -> Batch | SequenceBatch:
         torch.from_numpy(targets).float(),
         torch.from_numpy(np.concatenate([s.boxes for s in sequences])),
         np.concatenate([s.limits for s in sequences]),
+        torch.from_numpy(np.concatenate([s.is_limit for s in sequences])),
     )
 
 
@@ -112,8 +115,8 @@ def rollout_loss(
     margins = rng.uniform(*_MARGIN, count).astype(np.float32)
     boxes, points = batch.boxes, torch.zeros(count, 1, 2, device=device)
     labels = torch.full((count, 1), -1.0, device=device)
-    masks = torch.zeros_like(batch.targets[0])
-    has_mask = torch.zeros(count, device=device)
+    masks = torch.full_like(batch.targets[0], -MASK_LOGIT)
+    has_mask = batch.is_limit * NEIGHBOUR  # an empty mask of a neighbour says that the box is a limit
     greys = (batch.pixels.mean(2) * 255).to(torch.uint8).cpu().numpy()  # (T, B, S, S)
     losses, dice = [], []
     for t in range(slices):

@@ -30,6 +30,7 @@ class Sequence:
     targets: NDArray[np.uint8]  # (T, P, S, S), 0 or 1; empty beyond an object's end
     boxes: NDArray[np.float32]  # (P, 4) on slice 0
     limits: NDArray[np.float32]  # (P, 4) extent over all slices; infinite where the user did not give it
+    is_limit: NDArray[np.bool_]  # (P,) whether the box is the limit: all that a 3-D box says of the first slice
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, object
     picked = (picked * objects)[:objects]
     targets = np.zeros((slices, objects, size, size), np.uint8)
     boxes, limits = np.zeros((objects, 4), np.float32), np.zeros((objects, 4), np.float32)
+    is_limit = np.zeros(objects, np.bool_)
     for slot, (table, mask) in enumerate(picked):
         followed = mask
         for z, scene in enumerate(scenes):
@@ -135,9 +137,9 @@ def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, object
             if rng.uniform() < 0.5:  # slices that are not drawn may reach farther
                 reach = 0.6 * np.tile(limits[slot, 2:] - limits[slot, :2], 2) * rng.uniform(0, 1, 4)
                 limits[slot] += np.array([-1, -1, 1, 1]) * reach * (rng.uniform(size=4) < 0.5)
-            if rng.uniform() < 0.5:  # a 3-D box: its rectangle is all that is known of the first slice
-                boxes[slot] = limits[slot]
-    return Sequence(_images(scenes, rng, size), targets, boxes, limits)
+            if rng.uniform() < 0.5:
+                boxes[slot], is_limit[slot] = limits[slot], True
+    return Sequence(_images(scenes, rng, size), targets, boxes, limits, is_limit)
 
 
 def _images(scenes: list[Scene], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

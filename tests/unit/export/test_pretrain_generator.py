@@ -90,6 +90,27 @@ def test_some_neighbours_belong_to_an_object_that_is_gone() -> None:
     assert found
 
 
+def test_a_limit_holds_its_object_somewhere_and_comes_with_an_empty_neighbour() -> None:
+    shares, places = [], []
+    for seed in range(40):
+        rng = np.random.default_rng([8, seed])
+        prompt = make_prompt(make_scene(rng), rng, neighbour_share=0.0, limit_share=1.0)
+        if prompt is None:
+            continue
+        assert prompt.neighbour is not None
+        assert prompt.target.any()
+        assert not prompt.neighbour.any()
+        inner = tight_box(prompt.target)
+        assert (prompt.box[:2] <= inner[:2] + 1e-3).all()
+        assert (prompt.box[2:] >= inner[2:] - 1e-3).all()
+        size, spare = inner[2:] - inner[:2] + 1, (prompt.box[2:] - prompt.box[:2]) - (inner[2:] - inner[:2])
+        shares += list(size / (size + spare))
+        places += list((inner[:2] - prompt.box[:2]) / np.maximum(spare, 1e-6))
+    assert 0.45 - 1e-3 <= min(shares) < 0.55
+    assert max(shares) > 0.95
+    assert min(places) < 0.2 < 0.8 < max(places)
+
+
 def test_a_click_lies_in_the_middle_of_the_largest_wrong_component() -> None:
     target = np.zeros((20, 30), bool)
     target[5:14, 10:19] = True
@@ -102,7 +123,7 @@ def test_a_click_lies_in_the_middle_of_the_largest_wrong_component() -> None:
 
 def test_a_sequence_depends_on_seed_and_number_alone() -> None:
     first, again = make_sequence(3, 5, slices=4), make_sequence(3, 5, slices=4)
-    for name in ("pixels", "targets", "boxes", "limits"):
+    for name in ("pixels", "targets", "boxes", "limits", "is_limit"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert first.pixels.shape == (4, 3, 256, 256)
     assert first.targets.shape == (4, 3, 256, 256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,8 @@ def test_a_configuration_survives_json_and_refuses_unknown_settings() -> None:
         load_config({"imagse": 3})
 
 
-def test_the_shipped_configuration_is_the_default(repository_configs: Path) -> None:
-    assert load_config(repository_configs / "default.json") == TrainConfig()
+def test_the_first_stage_is_trained_with_the_defaults(repository_configs: Path) -> None:
+    assert load_config(repository_configs / "images.json") == TrainConfig()
 
 
 @pytest.fixture
@@ -118,15 +119,16 @@ def test_a_decoder_that_is_shown_the_neighbouring_slice_starts_as_one_that_is_no
     torch.testing.assert_close(after["decoder.head.weight"], before["decoder.head.weight"])
 
 
-def test_one_command_trains_both_stages_and_writes_the_bundle(
+def test_one_command_trains_all_stages_and_writes_the_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from export.pretrain import __main__ as command
 
+    stages = ("images", "rollouts", "settled")
     small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "workers": 0, "warmup_steps": 1}
     small["bfloat16"] = False
-    second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3, "freeze_encoder": True}
-    for name, settings in (("default", small), ("rollout", second)):
+    second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3}
+    for name, settings in zip(stages, (small, second, {**second, "norm_steps": 1}), strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
     quantised: list[Path] = []
@@ -135,10 +137,10 @@ def test_one_command_trains_both_stages_and_writes_the_bundle(
     bundle = open_bundle(tmp_path / "runs" / "bundle")
     assert capsys.readouterr().out.strip() == str(bundle.folder / "manifest.json")
     assert quantised == [bundle.folder]
-    first = read_checkpoint(tmp_path / "runs" / "images" / loop.CHECKPOINT_NAME)["ema"]
-    last = read_checkpoint(tmp_path / "runs" / "rollouts" / loop.CHECKPOINT_NAME)["ema"]
-    assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith("decoder"))
-    assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("encoder"))
+    weights = [read_checkpoint(tmp_path / "runs" / name / loop.CHECKPOINT_NAME)["ema"] for name in stages]
+    for first, last in pairwise(weights):
+        for half in ("encoder", "decoder"):
+            assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith(half))
     assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
-    stages = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in ("images", "rollouts")]
-    assert [stage["seed"] for stage in stages] == [5, 6]
+    configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in stages]
+    assert [config["seed"] for config in configs] == [5, 6, 7]
