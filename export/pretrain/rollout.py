@@ -7,7 +7,7 @@ Knows the network, sequences and the loss. Must not know optimisers or files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -41,8 +41,8 @@ class SequenceBatch:
 
     def to(self, device: torch.device) -> SequenceBatch:
         """Copy on a device."""
-        moved = (part.to(device) for part in (self.pixels, self.targets, self.boxes))
-        return SequenceBatch(*moved, self.limits, self.is_limit.to(device))
+        tensors = ("pixels", "targets", "boxes", "is_limit")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 def collate(examples: list[Example | Sequence]) -> Batch | SequenceBatch:
