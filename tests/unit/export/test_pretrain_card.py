@@ -35,6 +35,15 @@ def test_figures_stand_with_their_intervals_beside_the_baselines() -> None:
 def test_the_curve_ascends_and_other_seeds_stand_beside_the_model() -> None:
     curve = (_summary(0.8, images=20000), _summary(0.7, images=8000))
     card = write_card("A model", 2.0, Facts(_summary(0.9), "some", curve, (_summary(0.85, seed=5),)))
+    assert "| drawn images seen | box | jitter |" in card
     assert card.index("| 8000 | 0.700 | 0.700 |") < card.index("| 20000 | 0.800 | 0.800 |")
     assert "| this model | 0.900 | 0.900 |" in card
     assert "| seed 5 | 0.850 | 0.850 |" in card
+
+
+def test_volumes_stand_one_by_one() -> None:
+    summary = _summary(0.9)
+    for protocol, values in (("box_3d", {"b": 0.5, "a": 0.7}), ("three_boxes", {"a": 0.8, "b": 0.6})):
+        summary["protocols"][protocol] = {**summary["protocols"]["box"], "by_case": values}
+    card = write_card("A model", 2.0, Facts(summary, "some"))
+    assert "| 3-D | box_3d | three_boxes |\n| --- | --- | --- |\n| a | 0.700 | 0.800 |\n| b | 0.500 | 0.600 |" in card
