@@ -162,6 +162,7 @@ class Chain:
                 mask_logits=mask_logits,
                 neighbour=None if mask_logits is None else neighbour,
                 image_box=None if box is None else np.array(box, np.float64),
+                is_limit=mask_logits is None and box is not None and box == self.plan.limit,
             ),
         )
         return prediction if self.plan.limit is None else cut_to_boxes(prediction, [self.plan.limit])

@@ -100,10 +100,11 @@ def _repeated_files(files: dict[str, FileRecord]) -> list[str]:
 
 def _of_neighbours(manifest: Manifest) -> list[str]:
     mask = manifest.prompts.mask
-    if mask is None or not mask.neighbour_tensors:
+    if mask is None:
         return []
     if mask.kind != "logits":
-        return ["prompts.mask.neighbour_tensors: belongs to kind logits"]
+        given = {"neighbour_tensors": mask.neighbour_tensors, "empty_is_limit": mask.empty_is_limit}
+        return [f"prompts.mask.{name}: belongs to kind logits" for name, value in given.items() if value]
     known = [tensor.name for tensor in manifest.embedding]
     return [
         f"prompts.mask.neighbour_tensors: {name!r} is not among the embedding's tensors {known}"

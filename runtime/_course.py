@@ -40,6 +40,8 @@ class SlicePrompt:
         Position of that slice in the view.
     image_box : ndarray of float64, shape (4,), or None
         xyxy in pixels of the view: where a decoder looks that is shown what lies inside the box.
+    is_limit : bool
+        True where the object need not fill the box: it is the rectangle of a 3-D one.
     """
 
     box: NDArray[np.float32] | None
@@ -48,6 +50,7 @@ class SlicePrompt:
     mask_logits: NDArray[np.float32] | None = None
     neighbour: int | None = None
     image_box: NDArray[np.float64] | None = None
+    is_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

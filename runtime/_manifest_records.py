@@ -116,6 +116,7 @@ class MaskPrompt(_Record, frozen=True):
     derived: Literal["box_stroke"] | None = None
     neighbour_flag: Literal[1, 2] = 1
     neighbour_tensors: Annotated[tuple[TensorName, ...], Meta(max_length=8)] = ()
+    empty_is_limit: bool = False
 
 
 class Prompts(_Record, frozen=True):

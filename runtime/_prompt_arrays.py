@@ -162,6 +162,9 @@ def prompt_arrays(manifest: Manifest, frame: Frame, given: Given) -> dict[str, N
     )
 
 
+_EMPTY = -8.0
+"""Logit of a mask in which nothing is; a binary mask becomes +-8."""
+
 _Clicks = tuple[NDArray[np.float32], NDArray[np.float32]]  # points (N, P, 2) in the input frame, labels (N, P)
 
 
@@ -245,14 +248,16 @@ def slice_arrays(
     if manifest.prompts.finds_alone:
         return beside
     box = np.full(4, np.nan, np.float32) if prompt.box is None else prompt.box
-    takes_logits = manifest.prompts.mask is not None and manifest.prompts.mask.kind == "logits"
-    logits = prompt.mask_logits if takes_logits else None
+    rule = manifest.prompts.mask
+    logits = prompt.mask_logits if rule is not None and rule.kind == "logits" else None
+    if rule is not None and rule.empty_is_limit and prompt.is_limit:
+        logits = np.full(rule.size, _EMPTY, np.float32)
     return beside | _decoder_inputs(
         manifest,
         boxes=box[np.newaxis],
         clicks=(prompt.points[np.newaxis], prompt.point_labels[np.newaxis]) if len(prompt.points) else None,
         masks=None if logits is None else logits[np.newaxis, np.newaxis],
-        mask_flag=1 if manifest.prompts.mask is None else manifest.prompts.mask.neighbour_flag,
+        mask_flag=1 if rule is None else rule.neighbour_flag,
     )
 
 

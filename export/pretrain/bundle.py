@@ -76,6 +76,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
                 size=(config.model.input_size,) * 2,
                 neighbour_flag=2,
                 neighbour_tensors=("pixels",) if config.model.reference else (),
+                empty_is_limit=config.limit_share > 0,
             ),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),

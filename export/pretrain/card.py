@@ -69,9 +69,9 @@ compete. In volumes the true box on every slice shows what the decoder could do,
 into neighbours of the same grey.
 
 Inside a 3-D box it is the first slice: the rectangle is not the object's there, and where several things fill it no
-score tells which is meant. The true box of the largest slice, with the range, gives the 45 organs of the example CT
-.12 more than the 3-D box. Prompted with the mark that the last stage gives to such rectangles they have .528 instead
-of .540 (over the seven volumes .693 instead of .680: one spleen), for a quarter more masks; the better of the two for
+score tells which is meant. The true box of the largest slice, with the range, gives the 45 organs of the example CT .13
+more. Marked for the decoder as a limit, as it is now, the rectangle gave .528 (.693 over the seven volumes), unmarked
+.540 (.680), first marked and where in doubt unmarked .535 (.702) for half more work; the better of the first two for
 every organ, which nothing tells, would be .564.
 
 Tried in propagation (`docs/adr/0010-propagation-looks-where-things-go.md`), and within .01 or worse: other candidates

@@ -167,6 +167,16 @@ def test_a_neighbours_mask_is_marked_where_the_bundle_tells_it_from_an_earlier_a
     assert _prompt_arrays.prompt_arrays(facts, frame_of(facts, SIZE), given)["has_mask"].tolist() == [1]
 
 
+def test_a_box_that_is_a_limit_goes_with_an_empty_mask_where_the_bundle_knows_that() -> None:
+    prompts = GUESSING["prompts"] | {"mask": {**GUESSING["prompts"]["mask"], "empty_is_limit": True}}
+    prompt = SlicePrompt(np.float32([1, 2, 3, 4]), *NO_POINTS, is_limit=True)
+    inputs = _prompt_arrays.slice_arrays(manifest({"prompts": prompts}), prompt)
+    np.testing.assert_array_equal(inputs["masks"], np.full((1, 1, 256, 256), -8, np.float32), strict=True)
+    assert inputs["has_mask"].tolist() == [2]
+    for facts, asked in ((GUESSING, prompt), ({"prompts": prompts}, SlicePrompt(prompt.box, *NO_POINTS))):
+        assert _prompt_arrays.slice_arrays(manifest(facts), asked)["has_mask"].tolist() == [0]
+
+
 # Outputs
 
 

@@ -34,6 +34,16 @@ def test_no_box_leaves_the_solid_one() -> None:
         assert phantom.box(index) == list(limit)
 
 
+def test_the_rectangle_of_a_3d_box_is_a_limit_while_nothing_else_is_known() -> None:
+    box = (30.0, 15.0, 60.0, 45.0)
+    phantom, lost, drawn = stack(9, 9, 9, 9), stack(9, 9, 0, 9, 9), stack(9, 9, 9)
+    run(phantom, solid(phantom, box, (0, 3)), mask_prompt=True)
+    run(lost, solid(lost, box, (0, 4)), mask_prompt=True)
+    run(drawn, ObjectPlan(1, {1: box}, extent=(0, 2)), mask_prompt=True)
+    limits = [{index for index, prompt in one.asked if prompt.is_limit} for one in (phantom, lost, drawn)]
+    assert limits == [{1}, {1, 2, 3}, set()], "the middle; until something is found; not where one slice has the box"
+
+
 def overflowing(phantom: Phantom) -> Callable[[int, SlicePrompt], Prediction]:
     """A decoder that answers beyond its box."""
 

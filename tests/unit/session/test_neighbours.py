@@ -71,11 +71,21 @@ def test_an_earlier_answer_on_the_same_image_shows_no_neighbour(tmp_path: Path) 
     np.testing.assert_array_equal(again.masks, first.masks)
 
 
+def test_a_3d_box_shows_no_neighbour_on_its_first_slice(tmp_path: Path) -> None:
+    mask = {**_PROMPTS["mask"], "empty_is_limit": True}
+    volume = bars()
+    with open_session(looking_back(tmp_path / "bundle", prompts={"mask": mask}), cache=False) as session:
+        found = session.segment(volume, box=(4, 10, 0, 44, 32, 6), window=(120, 240))
+    # Its neighbour is all zeros, below the fifty from which this decoder calls bright; nothing is found to go on from.
+    assert not found.label_map.any()
+
+
 @pytest.mark.parametrize(
     ("mask", "text"),
     [
         ({"neighbour_tensors": ["plan"]}, r"neighbour_tensors: 'plan' is not among the embedding's tensors"),
         ({"kind": "scribble"}, r"neighbour_tensors: belongs to kind logits"),
+        ({"kind": "scribble", "empty_is_limit": True}, r"empty_is_limit: belongs to kind logits"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, mask: dict[str, Any], text: str) -> None:
