@@ -49,7 +49,7 @@ class TrainConfig:
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     point_share: float = 0.1  # prompts that are a click in a box of about any size
-    limit_share: float = 0.0  # prompts that are the section of a 3-D box: the object is somewhere inside
+    limit_share: float = 0.0  # prompts with a rectangle of a 3-D box, marked so; where 0, roll-outs mark theirs neither
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together

@@ -90,7 +90,14 @@ class Examples:
         config = self._config
         size = config.model.input_size
         if is_rollout(config, index // config.batch):
-            return make_sequence(config.seed, index, slices=config.slices, size=size, objects=config.sequence_objects)
+            return make_sequence(
+                config.seed,
+                index,
+                slices=config.slices,
+                size=size,
+                objects=config.sequence_objects,
+                mark_limits=config.limit_share > 0,
+            )
         return make_example(
             config.seed,
             index,

@@ -30,7 +30,7 @@ class Sequence:
     targets: NDArray[np.uint8]  # (T, P, S, S), 0 or 1; empty beyond an object's end
     boxes: NDArray[np.float32]  # (P, 4) on slice 0
     limits: NDArray[np.float32]  # (P, 4) extent over all slices; infinite where the user did not give it
-    is_limit: NDArray[np.bool_]  # (P,) whether the box is the limit: all that a 3-D box says of the first slice
+    is_limit: NDArray[np.bool_]  # (P,) boxes marked as limits: all that a 3-D box says of the first slice
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,10 @@ def _drift(rng: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.
     return [(smooth_noise(rng, shape, cell) * speed + common[axis]).astype(np.float32) for axis in range(2)]
 
 
-def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, objects: int = 3) -> Sequence:
-    """Draw sequence ``index`` of ``seed``."""
+def make_sequence(
+    seed: int, index: int, *, slices: int, size: int = 256, objects: int = 3, mark_limits: bool = False
+) -> Sequence:
+    """Draw sequence ``index`` of ``seed``; boxes that are limits are marked as such or pass for the object's own."""
     rng = np.random.default_rng([seed, index, 3])
     while True:
         canvas = paint_canvas(rng)
@@ -138,7 +140,7 @@ def make_sequence(seed: int, index: int, *, slices: int, size: int = 256, object
                 reach = 0.6 * np.tile(limits[slot, 2:] - limits[slot, :2], 2) * rng.uniform(0, 1, 4)
                 limits[slot] += np.array([-1, -1, 1, 1]) * reach * (rng.uniform(size=4) < 0.5)
             if rng.uniform() < 0.5:
-                boxes[slot], is_limit[slot] = limits[slot], True
+                boxes[slot], is_limit[slot] = limits[slot], mark_limits
     return Sequence(_images(scenes, rng, size), targets, boxes, limits, is_limit)
 
 

@@ -65,7 +65,7 @@ def test_masks_are_moved_with_what_they_cover() -> None:
 
 
 def test_a_box_that_is_a_limit_is_prompted_as_one_on_the_first_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = Examples(replace(_TINY, rollout_share=1.0, sequence_objects=4))
+    examples = Examples(replace(_TINY, rollout_share=1.0, sequence_objects=4, limit_share=0.1))
     batch = collate([examples[index] for index in range(6)])
     assert isinstance(batch, SequenceBatch)
     assert 0 < int(batch.is_limit.sum()) < len(batch.is_limit)
