@@ -50,12 +50,20 @@ class TrainConfig:
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     point_share: float = 0.1  # prompts that are a click in a box of about any size
     limit_share: float = 0.0  # prompts with a rectangle of a 3-D box, marked so; where 0, roll-outs mark theirs neither
+    limit_fill: float = 0.45  # least share of such a rectangle's side that the target takes
+    boxes: tuple[float, ...] = (
+        0.28,
+        0.32,
+        0.2,
+        0.2,
+    )  # shares of a user's boxes: tight, too large, off by 5 %, by pixels
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together
     slices: int = 6
     sequence_objects: int = 3
     norm_steps: int = 0  # steps of each kind whose statistics normalise the whole run; 0: each batch by its own
+    keep_answers: bool = False  # counted around a network that goes on answering as it did, not by each batch
     checkpoint_seconds: float = 120.0
     log_steps: int = 50
     bfloat16: bool = True

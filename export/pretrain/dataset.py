@@ -6,7 +6,7 @@ Knows the generator and the arrays a step needs; must not know the network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export.pretrain.config import TrainConfig
 from export.pretrain.degrade import degrade
-from export.pretrain.prompts import Prompt, make_prompt
+from export.pretrain.prompts import Prompt, PromptMix, make_prompt
 from export.pretrain.scenes import make_scene
 from export.pretrain.sequences import Sequence, make_sequence
 from export.pretrain.textures import render
@@ -41,16 +41,14 @@ def make_example(
     *,
     size: int = 256,
     prompts: int = 4,
-    neighbour_share: float = 0.25,
-    point_share: float = 0.1,
-    limit_share: float = 0.0,
+    mix: PromptMix = PromptMix(),  # noqa: B008 (frozen)
 ) -> Example:
     """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
     rng = np.random.default_rng([seed, index])
     drawn: list[Prompt] = []
     while len(drawn) < prompts:
         scene = make_scene(rng, size)
-        found = [make_prompt(scene, rng, neighbour_share, point_share, limit_share) for _ in range(prompts)]
+        found = [make_prompt(scene, rng, mix) for _ in range(prompts)]
         drawn = [prompt for prompt in found if prompt is not None]
         if drawn:
             drawn = (drawn * prompts)[:prompts]
@@ -83,6 +81,7 @@ class Examples:
     def __init__(self, config: TrainConfig) -> None:
         """Remember the numbers; nothing is drawn yet."""
         self._config = config
+        self._mix = PromptMix(**{item.name: getattr(config, item.name) for item in fields(PromptMix)})
 
     def __getitem__(self, index: int) -> Example | Sequence:
         """Draw example ``index`` on one thread."""
@@ -103,9 +102,7 @@ class Examples:
             index,
             size=size,
             prompts=config.prompts,
-            neighbour_share=config.neighbour_share,
-            point_share=config.point_share,
-            limit_share=config.limit_share,
+            mix=self._mix,
         )
 
 

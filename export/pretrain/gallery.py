@@ -17,7 +17,7 @@ from export.pretrain.cases import Case, SliceObject, read_cases
 from export.pretrain.dataset import make_example
 from export.pretrain.metrics import dice
 from export.pretrain.predictors import Predictor
-from export.pretrain.prompts import tight_box
+from export.pretrain.prompts import PromptMix, tight_box
 
 __all__ = ["draw_case", "write_drawn", "write_gallery"]
 
@@ -56,7 +56,7 @@ def write_drawn(predictor: Predictor, images: int, output: Path) -> Path:
     """Write the worst answers to tight boxes on images of the generator, one an image, as one PNG or JPEG."""
     tiles: list[tuple[float, NDArray[np.uint8]]] = []
     for index in range(images):
-        example = make_example(_DRAWN_SEED, index, prompts=1, neighbour_share=0.0, point_share=0.0)
+        example = make_example(_DRAWN_SEED, index, prompts=1, mix=PromptMix(neighbour_share=0.0, point_share=0.0))
         image = np.ascontiguousarray(example.pixels.transpose(1, 2, 0))
         truth = example.targets[0] > 0
         box = tight_box(truth).astype(np.float64)

@@ -30,6 +30,7 @@ from export.pretrain.model import Network
 from export.pretrain.norms import count_norms
 from export.pretrain.rollout import SequenceBatch, collate, rollout_loss
 from export.pretrain.step import Batch, StepResult, training_loss
+from export.pretrain.unfold import read_bundle_weights
 
 __all__ = ["CHECKPOINT_NAME", "learning_rate", "train"]
 
@@ -46,7 +47,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def train(config: TrainConfig, output: Path, start: Path | None = None) -> None:
-    """Train into ``output``, continuing from its checkpoint if there is one, else from the weights of ``start``."""
+    """Train into ``output``, continuing from its checkpoint if there is one, else from the weights of ``start``.
+
+    That is a checkpoint or the folder of a bundle; what comes from a bundle needs ``keep_answers``.
+    """
     output.mkdir(parents=True, exist_ok=True)
     (output / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     if torch.cuda.is_available() or config.processes == 1:
@@ -77,7 +81,9 @@ class _Run:
         torch.manual_seed(config.seed)
         self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.network.take_over(read_checkpoint(start)["ema"])
+            self.network.take_over(
+                read_bundle_weights(start, config.model) if start.is_dir() else read_checkpoint(start)["ema"]
+            )
         self.parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
@@ -129,7 +135,8 @@ class _Run:
         images, rollouts = 1 - self.config.rollout_share, self.config.rollout_share
         second = images * self.config.refine_share
         kinds = {(False, False): images - second, (False, True): second, (True, False): rollouts}
-        count_norms(self.network, [self._passes(*kind) for kind, share in kinds.items() if share > 0])
+        passes = [self._passes(*kind) for kind, share in kinds.items() if share > 0]
+        count_norms(self.network, passes, keep_answers=self.config.keep_answers)
 
     def _passes(self, rollout: bool, refine: bool) -> Iterator[Callable[[], StepResult]]:
         config, examples = self.config, Examples(self.config)

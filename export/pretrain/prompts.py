@@ -5,6 +5,7 @@ Knows label maps, boxes (xyxy, pixel centres, both ends inclusive), masks and cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ from export.pretrain.shapes import random_outlines, smooth_noise
 
 __all__ = [
     "Prompt",
+    "PromptMix",
     "error_click",
     "jitter_box",
     "make_prompt",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _MIN_AREA = 14
+_BOXES = (0.28, 0.32, 0.2, 0.2)
 
 Mask = NDArray[np.uint8]  # (H, W), 0 or 1
 Box = NDArray[np.float32]  # (4,) xyxy
@@ -42,6 +45,17 @@ class Prompt:
     box: Box
     neighbour: Mask | None = None
     click: NDArray[np.float32] | None = None  # (2,) x and y inside the target, where the box says little
+
+
+@dataclass(frozen=True)
+class PromptMix:
+    """How often prompts are of which kind; what is left of one are boxes of a user's."""
+
+    neighbour_share: float = 0.25  # box and mask come from a neighbouring slice
+    point_share: float = 0.1  # the target is clicked at, and the box is around the click and of any size
+    limit_share: float = 0.0  # the box is a limit
+    limit_fill: float = 0.45  # least share of a limit's side that the target takes
+    boxes: tuple[float, ...] = _BOXES  # shares of boxes as `jitter_box` has them
 
 
 def tight_box(mask: NDArray[np.generic]) -> Box:
@@ -84,17 +98,22 @@ def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint
     return (table, mask) if int(mask.sum()) >= _MIN_AREA else None
 
 
-def jitter_box(box: Box, rng: np.random.Generator) -> Box:
-    """A user's box: 28 % tight, 32 % mostly too large by up to 8 px, 40 % off to either side by 5 % or a few px."""
+def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = _BOXES) -> Box:
+    """A user's box.
+
+    Of four kinds, with the shares given: tight, mostly too large by up to 8 px, off to either side by 5 % of its size,
+    off to either side by a few pixels.
+    """
     kind = rng.uniform()
+    tight, loose, relative, _ = np.cumsum(shares)
     size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1])
     outward = np.array([-1, -1, 1, 1], np.float32)
-    if kind < 0.28:
+    if kind < tight:
         return box
-    if kind < 0.60:
-        loose = rng.uniform(0, min(8.0, 1 + 0.35 * float(size.min())))
-        moved = box + outward * rng.uniform(-0.35 * loose, loose, 4)
-    elif kind < 0.80:
+    if kind < loose:
+        most = rng.uniform(0, min(8.0, 1 + 0.35 * float(size.min())))
+        moved = box + outward * rng.uniform(-0.35 * most, most, 4)
+    elif kind < relative:
         moved = box + rng.normal(0, 0.05, 4) * np.tile(size, 2)
     else:
         hand = rng.uniform(0, min(7.0, 1 + 0.3 * float(size.min())))
@@ -151,16 +170,10 @@ def _ghost(scene: Scene, rng: np.random.Generator) -> Mask | None:
     return None
 
 
-def make_prompt(
-    scene: Scene, rng: np.random.Generator, neighbour_share: float, point_share: float = 0.0, limit_share: float = 0.0
-) -> Prompt | None:
-    """One target with its box.
-
-    With ``neighbour_share`` the box and a mask come from a neighbouring slice; with ``point_share`` the target is
-    clicked at, and the box is around the click and of any size; with ``limit_share`` the box is a limit.
-    """
+def make_prompt(scene: Scene, rng: np.random.Generator, mix: PromptMix) -> Prompt | None:
+    """One target with its box, of a kind that the mix chooses; None where the scene has nothing to point at."""
     kind = rng.uniform()
-    as_neighbour = kind < neighbour_share
+    as_neighbour = kind < mix.neighbour_share
     if as_neighbour and rng.uniform() < 0.12:
         ghost = _ghost(scene, rng)
         if ghost is not None:
@@ -172,11 +185,11 @@ def make_prompt(
         neighbour = neighbour_mask(target, rng)
         if int(neighbour.sum()) >= 4:
             return Prompt(target, _grown(tight_box(neighbour), rng), neighbour)
-    elif kind < neighbour_share + point_share:
+    elif kind < mix.neighbour_share + mix.point_share:
         return _point_prompt(target, rng)
-    elif kind < neighbour_share + point_share + limit_share:
-        return Prompt(target, _limit(tight_box(target), rng), np.zeros_like(target))
-    return Prompt(target, jitter_box(tight_box(target), rng))
+    elif kind < mix.neighbour_share + mix.point_share + mix.limit_share:
+        return Prompt(target, _limit(tight_box(target), rng, mix.limit_fill), np.zeros_like(target))
+    return Prompt(target, jitter_box(tight_box(target), rng, mix.boxes))
 
 
 def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:
@@ -191,10 +204,10 @@ def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:
     return Prompt(target, np.concatenate([click - half, click + half]).astype(np.float32), click=click)
 
 
-def _limit(box: Box, rng: np.random.Generator) -> Box:
-    """A box that a section of an object fills as sections fill 3-D boxes: by half of each side or more, anywhere."""
+def _limit(box: Box, rng: np.random.Generator, fill: float) -> Box:
+    """A box that a section of an object fills as sections fill 3-D boxes: by ``fill`` of each side or more, anywhere."""
     size = box[2:] - box[:2] + 1
-    spare = size / rng.uniform(0.45, 1, 2) - size
+    spare = size / rng.uniform(fill, 1, 2) - size
     low = box[:2] - spare * rng.uniform(0, 1, 2)
     return np.concatenate([low, low + size + spare - 1]).astype(np.float32)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.pretrain.dataset import make_example
-from export.pretrain.prompts import error_click, jitter_box, make_prompt, neighbour_mask, tight_box
+from export.pretrain.prompts import PromptMix, error_click, jitter_box, make_prompt, neighbour_mask, tight_box
 from export.pretrain.scenes import make_scene
 from export.pretrain.sequences import make_sequence
 
@@ -82,7 +82,7 @@ def test_some_neighbours_belong_to_an_object_that_is_gone() -> None:
     found = []
     for seed in range(60):
         rng = np.random.default_rng([9, seed])
-        prompt = make_prompt(make_scene(rng), rng, neighbour_share=1.0)
+        prompt = make_prompt(make_scene(rng), rng, PromptMix(neighbour_share=1.0))
         if prompt is not None and not prompt.target.any():
             assert prompt.neighbour is not None
             assert prompt.neighbour.any()
@@ -90,11 +90,12 @@ def test_some_neighbours_belong_to_an_object_that_is_gone() -> None:
     assert found
 
 
-def test_a_limit_holds_its_object_somewhere_and_comes_with_an_empty_neighbour() -> None:
+@pytest.mark.parametrize("fill", [0.45, 0.3])
+def test_a_limit_holds_its_object_somewhere_and_comes_with_an_empty_neighbour(fill: float) -> None:
     shares, places = [], []
     for seed in range(40):
         rng = np.random.default_rng([8, seed])
-        prompt = make_prompt(make_scene(rng), rng, neighbour_share=0.0, limit_share=1.0)
+        prompt = make_prompt(make_scene(rng), rng, PromptMix(neighbour_share=0.0, limit_share=1.0, limit_fill=fill))
         if prompt is None:
             continue
         assert prompt.neighbour is not None
@@ -106,7 +107,7 @@ def test_a_limit_holds_its_object_somewhere_and_comes_with_an_empty_neighbour() 
         size, spare = inner[2:] - inner[:2] + 1, (prompt.box[2:] - prompt.box[:2]) - (inner[2:] - inner[:2])
         shares += list(size / (size + spare))
         places += list((inner[:2] - prompt.box[:2]) / np.maximum(spare, 1e-6))
-    assert 0.45 - 1e-3 <= min(shares) < 0.55
+    assert fill - 1e-3 <= min(shares) < fill + 0.1
     assert max(shares) > 0.95
     assert min(places) < 0.2 < 0.8 < max(places)
 
