@@ -51,8 +51,13 @@ def contradictions(manifest: Manifest) -> list[str]:
     if manifest.input.spectrum == "image":
         found.append("input.spectrum: the encoder would have two inputs 'image'")
     found += _of_points(manifest) + _of_neighbours(manifest)
-    if manifest.propagation.chain.starts > 1 and not manifest.output.scores:
-        found.append("propagation.chain.starts: runs are compared by output.scores; wanted true, or one start")
+    if not manifest.output.scores:
+        if manifest.propagation.chain.starts > 1:
+            found.append("propagation.chain.starts: runs are compared by output.scores; wanted true, or one start")
+        if manifest.propagation.chain.other_planes:
+            found.append(
+                "propagation.chain.other_planes: planes are weighed by output.scores; wanted true, or false here"
+            )
     found += _repeated_inputs(manifest)
     for label, graph_set in manifest.graphs.items():
         for role, files in graph_set.by_role.items():

@@ -169,6 +169,7 @@ class ChainSettings(_Record, frozen=True):
     max_area_ratio: Annotated[float, Meta(gt=1)] = 3.0
     starts: Annotated[int, Meta(ge=1, le=9)] = 1
     min_quality: Fraction = 0.45
+    other_planes: bool = False
 
 
 class LoopSettings(_Record, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from runtime._ahead import Ahead
 from runtime._lanes import Lanes
+from runtime._planes import Answer
 from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
@@ -53,6 +54,8 @@ class Progress:
         The object; two may be followed at once, so that they take turns.
     slice_index : int
         The slice, in file order.
+    slice_axis : int
+        Voxel axis that it is a slice along; another one than asked for while a 3-D box in doubt is tried.
     done : int
         Slices decoded so far, over all objects.
     total : int or None
@@ -61,6 +64,7 @@ class Progress:
 
     name: str
     slice_index: int
+    slice_axis: int
     done: int
     total: int | None
 
@@ -81,7 +85,7 @@ class _Followed:
     """What propagation found of one object."""
 
     plan: ObjectPlan
-    is_trial: bool = False  # from another slice than the one that was prompted: no progress
+    is_trial: bool = False  # from another slice, or in another plane, than was asked for: no progress
     slices: list[SliceResult] = field(default_factory=list)
     kept: dict[int, _Piece] = field(default_factory=dict)
 
@@ -142,6 +146,8 @@ class VolumeRun:
         Whether the decoder reads the embedding of the slice that a mask is from.
     blank : Prediction
         The answer on a slice of one intensity, where there is nothing to find.
+    is_trial : bool
+        Whether the slices are of another plane than was asked for, so that they are no progress.
     workers : int
         How many slices are worked on at once, 1 or 2.
     """
@@ -155,11 +161,12 @@ class VolumeRun:
     blank: Prediction
     settings: ChainSettings | LoopSettings
     sees_neighbours: bool = False
+    is_trial: bool = False
     workers: int = 1
     progress: Callable[[Progress], None] | None = None
     cancel: Callable[[], bool] | None = None
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TIMINGS, 0.0))
-    _done: int = 0
+    done: int = 0
     _slices: Ahead[_Slice] = field(init=False)
     _lanes: Lanes[_Found] = field(init=False)
     _used: set[int] = field(default_factory=set)
@@ -233,11 +240,11 @@ class VolumeRun:
             msg = "cancelled; nothing was written"
             raise Cancelled(msg)
 
-    def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
+    def segment(self, objects: list[PlannedObject]) -> tuple[Answer, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller."""
         self._check_prompted(objects)
         total = self._total(objects)
-        found: dict[int, ObjectResult] = {}
+        found: dict[int, Answer] = {}
         for number, one in enumerate(objects):
             self._make_runs(self._runs(one, partial(found.__setitem__, number)), number, one.name, total)
         try:
@@ -245,6 +252,14 @@ class VolumeRun:
         finally:
             self._slices.wait()
         return tuple(found[number] for number in range(len(objects)))
+
+    def in_doubt(self, objects: Sequence[PlannedObject], answers: Sequence[Answer]) -> list[int]:
+        """Numbers of the objects that are to be looked at in other planes: 3-D boxes that no run has filled well."""
+        if not isinstance(self.settings, ChainSettings) or not self.settings.other_planes:
+            return []
+        least = self.settings.min_quality
+        pairs = enumerate(zip(objects, answers, strict=True))
+        return [number for number, (one, answer) in pairs if one.solid and answer.quality < least]
 
     def _check_prompted(self, objects: list[PlannedObject]) -> None:
         started = time.perf_counter()
@@ -259,12 +274,12 @@ class VolumeRun:
                 raise ImageError(msg)
         self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
 
-    def _runs(self, planned: PlannedObject, answer: Callable[[ObjectResult], None]) -> Iterator[_Followed]:
+    def _runs(self, planned: PlannedObject, answer: Callable[[Answer], None]) -> Iterator[_Followed]:
         """Yield the runs that are to be made for one object, each to be there when the next is asked for; then answer.
 
         It is followed from other slices as well while the best run is in doubt.
         """
-        best = _Followed(planned.plan)
+        best = _Followed(planned.plan, self.is_trial)
         yield best
         if isinstance(self.settings, ChainSettings):
             for plan in other_starts(planned.plan, self.settings.starts):
@@ -273,7 +288,7 @@ class VolumeRun:
                 again = _Followed(plan, is_trial=True)
                 yield again
                 best = max(best, again, key=lambda one: one.quality)  # the first of equals
-        answer(self._result(planned, best))
+        answer(self._answer(planned, best))
 
     def _make_runs(self, runs: Iterator[_Followed], number: int, name: str, total: int | None) -> None:
         """Have the next run made, and so on until there is none left."""
@@ -301,9 +316,10 @@ class VolumeRun:
             found.slices.append(one.result)
             if one.piece is not None:
                 found.kept[one.position] = one.piece
-            self._done += not found.is_trial
+            self.done += not found.is_trial
             if self.progress is not None:
-                self.progress(Progress(name, one.result.slice_index, self._done, None if found.is_trial else total))
+                axis, expected = self.view.slice_axis, None if found.is_trial else total
+                self.progress(Progress(name, one.result.slice_index, axis, self.done, expected))
 
         def end() -> None:
             found.slices.sort(key=lambda one: one.slice_index)  # not as they came, which differs from run to run
@@ -311,10 +327,11 @@ class VolumeRun:
 
         self._lanes.add([prompted()], take, walk, soon=found.is_trial)
 
-    def _result(self, planned: PlannedObject, followed: _Followed) -> ObjectResult:
+    def _answer(self, planned: PlannedObject, followed: _Followed) -> Answer:
+        fill, quality = followed.fill, followed.quality  # before their masks are put together
         corner, crop = self._assemble(followed.kept)
         scores = [one.score for one in followed.slices if one.area]
-        return ObjectResult(
+        result = ObjectResult(
             name=planned.name,
             label=planned.plan.label,
             score=float(np.mean(scores)) if scores else float("nan"),
@@ -323,6 +340,7 @@ class VolumeRun:
             crop=crop,
             shape=self.volume.shape,
         )
+        return Answer(result, self.view.slice_axis, fill, quality)
 
     def _found(self, step: Step) -> _Found:
         """Keep of a slice what the answer needs, so that its full-size mask can be freed."""

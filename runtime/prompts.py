@@ -7,7 +7,7 @@ volumes and views; knows no model.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -33,10 +33,27 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class PlannedObject:
-    """A named object and its plan."""
+    """A named object and its plan.
+
+    Attributes
+    ----------
+    name : str
+        As given, or ``object N``.
+    plan : ObjectPlan
+        Its prompts in a view.
+    solid : Box or None
+        The 3-D box that is its only prompt.
+    """
 
     name: str
     plan: ObjectPlan
+    solid: Box | None = None
+
+    def seen_in(self, volume: Volume, view: PlaneView) -> PlannedObject:
+        """The same object, which has a 3-D box alone, in another view of the volume."""
+        assert self.solid is not None
+        plan = _Placement(volume, view, None, None).plan(_Group(self.name, [self.solid]), self.plan.label)
+        return replace(self, plan=plan)
 
 
 def group_prompts(prompts: Sequence[Box | Point]) -> list[_Group]:
@@ -247,8 +264,13 @@ def plan_objects(
         slice_index = whole(slice_index, "slice_index")
     placement = _Placement(volume, view, slice_index, _checked_range(z_range))
     return [
-        PlannedObject(group.name, placement.plan(group, label)) for label, group in enumerate(group_prompts(prompts), 1)
+        PlannedObject(group.name, placement.plan(group, label), _solid_alone(group))
+        for label, group in enumerate(group_prompts(prompts), 1)
     ]
+
+
+def _solid_alone(group: _Group) -> Box | None:
+    return group.boxes[0] if group.boxes and group.boxes[0].is_3d and not group.points else None
 
 
 def plan_every_slice(

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("train", help="train from synthetic images, continuing a killed run")
     run.add_argument("--config", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
-    run.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run starts from")
+    run.add_argument("--start", type=Path, help="checkpoint, or folder of a bundle, that a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)

@@ -81,7 +81,9 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet.from_roles({role: GraphFiles(onnx=path.name) for role, path in graphs.items()})},
-        propagation=Propagation(chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3, min_score=0.3)),
+        propagation=Propagation(
+            chain=ChainSettings(margin_px=1.0, mask_prompt=True, starts=3, min_score=0.3, other_planes=True)
+        ),
         metrics=_metrics(facts),
         files={
             path.name: FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
@@ -31,6 +31,7 @@ from export.pretrain.norms import count_norms
 from export.pretrain.rollout import SequenceBatch, collate, rollout_loss
 from export.pretrain.step import Batch, StepResult, training_loss
 from export.pretrain.unfold import read_bundle_weights
+from runtime.errors import CheckpointError
 
 __all__ = ["CHECKPOINT_NAME", "learning_rate", "train"]
 
@@ -49,7 +50,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 def train(config: TrainConfig, output: Path, start: Path | None = None) -> None:
     """Train into ``output``, continuing from its checkpoint if there is one, else from the weights of ``start``.
 
-    That is a checkpoint or the folder of a bundle; what comes from a bundle needs ``keep_answers``.
+    That is a checkpoint, or the folder of a bundle, for a configuration that counts statistics and keeps answers.
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -70,6 +71,19 @@ def _bfloat16_is_native() -> bool:
     )
 
 
+def _weights_of(start: Path, config: TrainConfig) -> dict[str, Tensor]:
+    if not start.is_dir():
+        weights: dict[str, Tensor] = read_checkpoint(start)["ema"]
+        return weights
+    if not (config.norm_steps and config.keep_answers):
+        msg = (
+            f"{start}: the normalisations of a bundle are folded, so that a run by each batch's own statistics would "
+            "not go on from its answers; set norm_steps and keep_answers, or start from a checkpoint"
+        )
+        raise CheckpointError(msg)
+    return read_bundle_weights(start, config.model)
+
+
 class _Run:
     """State of one rank: network, optimiser, average, step."""
 
@@ -81,9 +95,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.network = Network(config.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.network.take_over(
-                read_bundle_weights(start, config.model) if start.is_dir() else read_checkpoint(start)["ema"]
-            )
+            self.network.take_over(_weights_of(start, config))
         self.parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay

@@ -54,7 +54,7 @@ def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, *, kee
         return
     if keep_answers:
         slope = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        norm.bias += slope * (mean - norm.running_mean)
+        norm.bias.add_(slope * (mean - norm.running_mean))
         norm.weight.copy_(slope * torch.sqrt(variance + norm.eps))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

@@ -205,7 +205,7 @@ def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:
 
 
 def _limit(box: Box, rng: np.random.Generator, fill: float) -> Box:
-    """A box that a section of an object fills as sections fill 3-D boxes: by ``fill`` of each side or more, anywhere."""
+    """A box that an object's section fills as sections fill 3-D boxes: ``fill`` of each side or more, anywhere."""
     size = box[2:] - box[:2] + 1
     spare = size / rng.uniform(fill, 1, 2) - size
     low = box[:2] - spare * rng.uniform(0, 1, 2)

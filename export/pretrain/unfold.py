@@ -65,7 +65,7 @@ def read_bundle_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     if wrong:
         msg = (
             f"{folder}: its graphs do not hold the weights of this network; missing or of another shape: "
-            f"{', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}; use the configuration the bundle was trained with"
+            f"{', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}; use the configuration it was trained with"
         )
         raise CheckpointError(msg)
     return {name: stored[name] for name in state}

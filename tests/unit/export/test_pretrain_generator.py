@@ -66,6 +66,17 @@ def test_a_jittered_box_keeps_its_ends_in_order() -> None:
     assert len(np.unique(boxes[:, 0])) > 50
 
 
+def test_boxes_come_in_the_shares_that_are_asked_for() -> None:
+    rng, box = np.random.default_rng(1), np.array([10, 20, 59, 89], np.float32)
+    shares = (0.5, 0.5, 0.0, 0.0)
+    boxes = np.stack([jitter_box(box, rng, shares) for _ in range(400)])
+    tight = (boxes == box).all(axis=1)
+    assert 0.42 < tight.mean() < 0.58
+    grown = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1) - (box[2:] - box[:2]).sum()
+    assert (grown[~tight] > 0).mean() > 0.9, "too large, as a rule"
+    assert not (jitter_box(box, rng, (0.0, 0.0, 0.0, 1.0)) == box).all()
+
+
 def test_a_neighbours_mask_overlaps_the_object_but_is_not_it() -> None:
     target = np.zeros((128, 128), np.uint8)
     target[40:80, 50:100] = 1
@@ -95,7 +106,9 @@ def test_a_limit_holds_its_object_somewhere_and_comes_with_an_empty_neighbour(fi
     shares, places = [], []
     for seed in range(40):
         rng = np.random.default_rng([8, seed])
-        prompt = make_prompt(make_scene(rng), rng, PromptMix(neighbour_share=0.0, limit_share=1.0, limit_fill=fill))
+        prompt = make_prompt(
+            make_scene(rng), rng, PromptMix(neighbour_share=0.0, point_share=0.0, limit_share=1.0, limit_fill=fill)
+        )
         if prompt is None:
             continue
         assert prompt.neighbour is not None

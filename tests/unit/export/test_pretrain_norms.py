@@ -55,6 +55,25 @@ def test_each_normalisation_sees_what_training_shows_it() -> None:
     assert float(second.running_var) == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
 
 
+def test_answers_stay_where_they_are_to_be_kept() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2)).train()
+    for norm in (network[0], network[2]):
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.running_mean = torch.tensor([0.5, -2.0])
+        norm.running_var = torch.tensor([0.1, 7.0])
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.uniform_(norm.bias, -1, 1)
+    seen = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(5)) * 3 + 1
+    with torch.no_grad():
+        before = network.eval()(seen)
+        count_norms(network, [[lambda: network(seen)]], keep_answers=True)
+        torch.testing.assert_close(network(seen), before)
+    first = network[0]
+    assert isinstance(first, nn.BatchNorm2d)
+    torch.testing.assert_close(first.running_mean, seen.mean((0, 2, 3)))
+    torch.testing.assert_close(first.running_var, seen.var((0, 2, 3), unbiased=False))
+
+
 def test_the_statistics_are_those_of_the_start_and_stay(tmp_path: Path) -> None:
     loop.train(replace(_TINY, norm_steps=0, rollout_share=0.0), tmp_path / "first")
     start = tmp_path / "first" / loop.CHECKPOINT_NAME
@@ -95,7 +114,7 @@ def test_a_killed_run_with_fixed_statistics_continues_to_the_same_weights(
 
 def test_steps_of_a_kind_the_run_has_not_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds: list[int] = []
-    monkeypatch.setattr(loop, "count_norms", lambda _, passes: kinds.append(len(passes)))
+    monkeypatch.setattr(loop, "count_norms", lambda _, passes, keep_answers: kinds.append(len(passes)))
     for shares in ({"rollout_share": 1.0}, {"rollout_share": 0.0}, {"refine_share": 0.0}, {}):
         loop._Run(replace(_TINY, **shares), tmp_path, None)  # type: ignore[arg-type]
     assert kinds == [1, 2, 2, 3]

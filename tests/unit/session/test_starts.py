@@ -91,6 +91,7 @@ def test_a_box_of_any_depth_is_followed_from_its_middle_once(starts: int) -> Non
 
 
 def test_runs_cannot_be_compared_without_scores(tmp_path: Path) -> None:
-    folder = tiny_bundle(tmp_path / "bundle", propagation={"chain": {"starts": 2}})
-    with pytest.raises(ManifestError, match=r"starts: runs are compared by output\.scores"):
+    folder = tiny_bundle(tmp_path / "bundle", propagation={"chain": {"starts": 2, "other_planes": True}})
+    with pytest.raises(ManifestError, match=r"starts: runs are compared by output\.scores") as refused:
         load_manifest(folder)
+    assert "other_planes: planes are weighed by output.scores" in str(refused.value)
