@@ -124,11 +124,12 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
 ) -> None:
     from export.pretrain import __main__ as command
 
-    stages = ("images", "rollouts", "settled")
+    stages = ("images", "rollouts", "settled", "boxes")
     small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "workers": 0, "warmup_steps": 1}
     small["bfloat16"] = False
     second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3}
-    for name, settings in zip(stages, (small, second, {**second, "norm_steps": 1}), strict=True):
+    third = {**second, "norm_steps": 1}
+    for name, settings in zip(stages, (small, second, third, {**third, "keep_answers": True}), strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
     quantised: list[Path] = []
@@ -143,4 +144,4 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
             assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith(half))
     assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
     configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in stages]
-    assert [config["seed"] for config in configs] == [5, 6, 7]
+    assert [config["seed"] for config in configs] == [5, 6, 7, 8]
