@@ -36,7 +36,12 @@ def write_png(path: Path, plane: NDArray[np.uint8]) -> None:
     Image.fromarray(np.ascontiguousarray(plane.swapaxes(0, 1))).save(path)  # (i, j) -> (row, column)
 
 
-def write_npz(path: Path, levels: NDArray[np.uint8], boxes: Sequence[Sequence[float]]) -> None:
+def write_npz(
+    path: Path,
+    levels: NDArray[np.uint8],
+    boxes: Sequence[Sequence[float]],
+    spacing: tuple[float, float, float] = CT_SPACING,
+) -> None:
     """Write the challenge's layout: slices first, boxes of 6 (volume) or 4 (one slice) numbers.
 
     Parameters
@@ -47,13 +52,15 @@ def write_npz(path: Path, levels: NDArray[np.uint8], boxes: Sequence[Sequence[fl
         The image.
     boxes : sequence of 4 or 6 numbers
         As a bundle understands them.
+    spacing : tuple of 3 float
+        Millimetres between voxels along i, j and k, written for a volume.
     """
     if len(boxes[0]) == 4:
         plane = levels[:, :, 0]
         np.savez_compressed(path, imgs=np.ascontiguousarray(plane.swapaxes(0, 1)), boxes=np.array(boxes))
     else:
         imgs = np.ascontiguousarray(levels.transpose(2, 1, 0))
-        np.savez_compressed(path, imgs=imgs, boxes=np.array(boxes), spacing=np.array(CT_SPACING))
+        np.savez_compressed(path, imgs=imgs, boxes=np.array(boxes), spacing=np.array(spacing))
 
 
 def challenge_levels(image: Volume | NDArray[Any]) -> NDArray[np.uint8]:

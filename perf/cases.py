@@ -282,7 +282,7 @@ def _twin(case: Case, volume: Volume, boxes: Sequence[Sequence[float]], folder: 
     """Write the same image in the challenge's format."""
     name = f"{case.name}-npz"
     path = folder / f"{'2D' if volume.is_2d else '3D'}_{name}.npz"
-    write_npz(path, challenge_levels(volume), boxes)
+    write_npz(path, challenge_levels(volume), boxes, volume.spacing)
     title, size = f"{case.facts.title}, challenge NPZ", path.stat().st_size
     facts = msgspec.structs.replace(case.facts, name=name, title=title, dtype="uint8", file_bytes=size)
     return Case(facts, path, (), ".npz", second_box=case.second_box.partition("@")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -161,3 +162,10 @@ def test_a_file_of_the_user_gets_a_twin_that_the_reference_reads(tmp_path: Path,
     assert found.prompts[0].xyxy == (1, 2, 3, 30, 20, 60)
     on_one_slice = UserFile(path, ("1,2,30,20@40",))  # the challenge's format has no such box in a volume
     assert [case.name for case in make_cases([], [on_one_slice], tmp_path, twins=True)] == ["file-1"]
+
+
+def test_the_twin_of_a_volume_keeps_its_spacing(tmp_path: Path, small: Drawn) -> None:
+    path = tmp_path / "own.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(small.array, np.diag([1.5, 2.0, 3.25, 1.0])), path)
+    _, twin = make_cases([], [UserFile(path, ("1,2,3,30,20,60",))], tmp_path, twins=True)
+    assert runtime.load(twin.path).spacing == (1.5, 2.0, 3.25)
