@@ -148,6 +148,8 @@ class VolumeRun:
         The answer on a slice of one intensity, where there is nothing to find.
     is_trial : bool
         Whether the slices are of another plane than was asked for, so that they are no progress.
+    done : int
+        Slices decoded so far that are progress; a trial begins with what is done already.
     workers : int
         How many slices are worked on at once, 1 or 2.
     """

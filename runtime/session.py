@@ -287,9 +287,9 @@ class Session:
         """Segment objects in a volume or an image.
 
         A box of four numbers in a volume is propagated both ways from its slice until the object ends; a
-        box of six numbers, or ``z_range``, states where it ends; where the masks fill that box badly, other slices of
-        it are started from, and a bundle may ask for the other two planes to be looked at. A bundle that finds the object itself segments
-        every slice on its own; a box limits its masks.
+        box of six numbers, or ``z_range``, states where it ends. Where masks fill a box of six numbers badly, other
+        slices of it are started from, and a bundle may ask for the other two planes to be looked at. A bundle that
+        finds the object itself segments every slice on its own; a box limits its masks.
 
         Parameters
         ----------

@@ -73,9 +73,9 @@ neighbours of the same grey.
 
 Inside a 3-D box it is the first slice: the rectangle is not the object's there, and where several things fill it no
 score tells which is meant. With the third stage's weights the 45 organs of the example CT have .525 from one plane and
-.571 where boxes in doubt are followed in all three (`docs/adr/0012-the-other-planes.md`); the best run of nine for every
-organ, which nothing tells, would have .658. Slices far apart have no other planes: there the seven volumes stay where
-they were.
+.571 where boxes in doubt are followed in all three (`docs/adr/0012-the-other-planes.md`); the best run of nine for
+every organ, which nothing tells, would have .658. Slices far apart have no other planes: there the seven volumes stay
+where they were.
 
 Tried in propagation (`docs/adr/0010-propagation-looks-where-things-go.md`), and within .01 or worse: other candidates
 by score, wider margins, masks between interpolated boxes, other stops, limits to what a mask grows or moves from slice

@@ -12,11 +12,14 @@ from typing import Any
 
 from runtime.errors import CheckpointError
 
-__all__ = ["BOX_SIDES", "ModelConfig", "TrainConfig", "load_config"]
+__all__ = ["BOX_SIDES", "USERS_BOXES", "ModelConfig", "TrainConfig", "load_config"]
 
 
 BOX_SIDES = (0.1, 0.22, 0.5)
 """Sides of the boxes that are tried where there are points and no box, as shares of the input's side."""
+
+USERS_BOXES = (0.28, 0.32, 0.2, 0.2)
+"""Shares of a user's boxes: tight, mostly too large, off by 5 % of their size, off by some pixels."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,7 @@ class TrainConfig:
     point_share: float = 0.1  # prompts that are a click in a box of about any size
     limit_share: float = 0.0  # prompts with a rectangle of a 3-D box, marked so; where 0, roll-outs mark theirs neither
     limit_fill: float = 0.45  # least share of such a rectangle's side that the target takes
-    boxes: tuple[float, ...] = (
-        0.28,
-        0.32,
-        0.2,
-        0.2,
-    )  # shares of a user's boxes: tight, too large, off by 5 %, by pixels
+    boxes: tuple[float, ...] = USERS_BOXES
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together

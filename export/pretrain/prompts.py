@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from export.pretrain.config import USERS_BOXES
 from export.pretrain.scenes import Scene
 from export.pretrain.shapes import random_outlines, smooth_noise
 
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 _MIN_AREA = 14
-_BOXES = (0.28, 0.32, 0.2, 0.2)
 
 Mask = NDArray[np.uint8]  # (H, W), 0 or 1
 Box = NDArray[np.float32]  # (4,) xyxy
@@ -55,7 +55,7 @@ class PromptMix:
     point_share: float = 0.1  # the target is clicked at, and the box is around the click and of any size
     limit_share: float = 0.0  # the box is a limit
     limit_fill: float = 0.45  # least share of a limit's side that the target takes
-    boxes: tuple[float, ...] = _BOXES  # shares of boxes as `jitter_box` has them
+    boxes: tuple[float, ...] = USERS_BOXES  # shares of boxes as `jitter_box` has them
 
 
 def tight_box(mask: NDArray[np.generic]) -> Box:
@@ -98,7 +98,7 @@ def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint
     return (table, mask) if int(mask.sum()) >= _MIN_AREA else None
 
 
-def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = _BOXES) -> Box:
+def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = USERS_BOXES) -> Box:
     """A user's box.
 
     Of four kinds, with the shares given: tight, mostly too large by up to 8 px, off to either side by 5 % of its size,

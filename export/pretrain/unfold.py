@@ -1,9 +1,9 @@
 """Trainable weights from the graphs of a bundle: where a checkpoint is no longer at hand, or somebody else made it.
 
-The graphs have each normalisation folded into the convolution before it, and weights in 16 bits. Here every filter is
-brought to the size it is initialised with and what it had beyond that becomes the normalisation's scale, so that an
-optimiser finds numbers of the kind it is used to. The statistics are those of a normalisation that does nothing: a
-run that starts from these weights keeps them (``keep_norms``).
+The graphs have each normalisation folded into the convolution before it, and weights in 16 bits. Here every filter has
+length one and what it had becomes the normalisation's scale; the statistics are those of one that does nothing. A run
+that starts from these weights counts real ones around the same answers (``keep_answers``), which brings scales back to
+the size that an optimiser is used to.
 
 Knows the network, its graphs' names and ONNX. Must not know training.
 """
