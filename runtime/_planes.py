@@ -1,7 +1,7 @@
 """A 3-D box in doubt: followed through the slices of the other two planes as well, and the answers weighed.
 
 A 3-D box says as much of one plane as of another, and what is ambiguous in one need not be in the others. Follows
-``docs/bundle-format.md``, section 9. Knows volumes, views and answers; must not know sessions, graphs or prompts.
+``docs/bundle-format.md``, section 9. Knows volumes, views, plans and answers; must not know sessions or graphs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.geometry import PlaneView, Volume, orientation, plane_view
+from runtime.manifest import ChainSettings, LoopSettings
+from runtime.prompts import PlannedObject
 from runtime.segmentation import ObjectResult
 
-__all__ = ["Answer", "other_views", "weighed"]
+__all__ = ["Answer", "in_doubt", "other_views", "weighed"]
 
 _COARSER = 2.0
 """How many times as far apart voxels may lie along one side of an image as along the other."""
@@ -44,6 +46,16 @@ class Answer(NamedTuple):
     slice_axis: int
     fill: float
     quality: float
+
+
+def in_doubt(
+    objects: Sequence[PlannedObject], answers: Sequence[Answer], settings: ChainSettings | LoopSettings
+) -> list[int]:
+    """Numbers of the objects that the other planes are to be asked about: 3-D boxes that no run has filled well."""
+    if not isinstance(settings, ChainSettings) or not settings.other_planes:
+        return []
+    pairs = enumerate(zip(objects, answers, strict=True))
+    return [number for number, (one, answer) in pairs if one.solid and answer.quality < settings.min_quality]
 
 
 def other_views(volume: Volume, slice_axis: int) -> tuple[PlaneView, ...]:

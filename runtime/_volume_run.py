@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from runtime._ahead import Ahead
 from runtime._lanes import Lanes
-from runtime._planes import Answer
+from runtime._planes import Answer, in_doubt, other_views, weighed
 from runtime.errors import Cancelled, ImageError
 from runtime.geometry import PlaneView, Volume
 from runtime.intensity import Window
@@ -144,8 +144,10 @@ class VolumeRun:
         None) -> Prediction for one prompt.
     sees_neighbours : bool
         Whether the decoder reads the embedding of the slice that a mask is from.
-    blank : Prediction
-        The answer on a slice of one intensity, where there is nothing to find.
+    frame_of : callable
+        (rows, columns) of a slice -> where it lies in the input frame.
+    blank : callable
+        Frame -> the answer on a slice of one intensity, where there is nothing to find.
     is_trial : bool
         Whether the slices are of another plane than was asked for, so that they are no progress.
     done : int
@@ -156,11 +158,11 @@ class VolumeRun:
 
     volume: Volume
     view: PlaneView
-    frame: Frame
+    frame_of: Callable[[tuple[int, int]], Frame]
     window: Window | None
     encode: Callable[[NDArray[np.uint8]], tuple[Embedding, bool]]
     decode: Callable[[Embedding, SlicePrompt, int, Embedding | None], Prediction]
-    blank: Prediction
+    blank: Callable[[Frame], Prediction]
     settings: ChainSettings | LoopSettings
     sees_neighbours: bool = False
     is_trial: bool = False
@@ -171,7 +173,9 @@ class VolumeRun:
     done: int = 0
     _slices: Ahead[_Slice] = field(init=False)
     _lanes: Lanes[_Found] = field(init=False)
-    _used: set[int] = field(default_factory=set)
+    _frame: Frame = field(init=False)
+    _blank: Prediction = field(init=False)
+    _used: set[int] = field(init=False, default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _caller: int = field(default_factory=threading.get_ident)
     _encode_ms: float = 0.0
@@ -181,6 +185,8 @@ class VolumeRun:
         """Begin without a slice."""
         self._slices = Ahead(self._encoded, lambda one: one.nbytes, _KEPT_BYTES)
         self._lanes = Lanes(self.workers)
+        self._frame = self.frame_of(self.view.shape[:2])
+        self._blank = self.blank(self._frame)
 
     def pixels(self, position: int, rows: slice = _ALL, columns: slice = _ALL) -> NDArray[np.uint8]:
         """Windowed slice at a position of the view, or a part of it."""
@@ -214,7 +220,7 @@ class VolumeRun:
         self._check_cancelled()
         embedding = self._slice(position)
         if embedding is None:
-            return self.blank
+            return self._blank
         before = None
         if self.sees_neighbours and prompt.neighbour is not None:
             before = self._slices.get(prompt.neighbour).embedding  # kept, as a rule: it was decoded before this one
@@ -242,26 +248,32 @@ class VolumeRun:
             msg = "cancelled; nothing was written"
             raise Cancelled(msg)
 
-    def segment(self, objects: list[PlannedObject]) -> tuple[Answer, ...]:
-        """Segment every object, each on its own; overlaps are decided by the caller."""
+    def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
+        """Segment every object, each on its own; overlaps are decided by the caller.
+
+        What stays in doubt is looked at in the other two planes as well, where the bundle asks for that.
+        """
+        answers = self._in_this_plane(objects, range(len(objects)))
+        doubtful = in_doubt(objects, answers, self.settings)
+        planes = [[answers[number] for number in doubtful]]
+        for view in other_views(self.volume, self.view.slice_axis) if doubtful else ():
+            trial = replace(self, view=view, is_trial=True)
+            planes.append(trial._in_this_plane([objects[n].seen_in(self.volume, view) for n in doubtful], doubtful))
+        again = {number: weighed(found, self.volume) for number, *found in zip(doubtful, *planes, strict=True)}
+        return tuple(again.get(number, answer.result) for number, answer in enumerate(answers))
+
+    def _in_this_plane(self, objects: list[PlannedObject], numbers: Sequence[int]) -> list[Answer]:
+        """Follow every object through the slices of the view; decoding is told their numbers."""
         self._check_prompted(objects)
         total = self._total(objects)
         found: dict[int, Answer] = {}
-        for number, one in enumerate(objects):
+        for number, one in zip(numbers, objects, strict=True):
             self._make_runs(self._runs(one, partial(found.__setitem__, number)), number, one.name, total)
         try:
             self._lanes.run()
         finally:
             self._slices.wait()
-        return tuple(found[number] for number in range(len(objects)))
-
-    def in_doubt(self, objects: Sequence[PlannedObject], answers: Sequence[Answer]) -> list[int]:
-        """Numbers of the objects that are to be looked at in other planes: 3-D boxes that no run has filled well."""
-        if not isinstance(self.settings, ChainSettings) or not self.settings.other_planes:
-            return []
-        least = self.settings.min_quality
-        pairs = enumerate(zip(objects, answers, strict=True))
-        return [number for number, (one, answer) in pairs if one.solid and answer.quality < least]
+        return [found[number] for number in numbers]
 
     def _check_prompted(self, objects: list[PlannedObject]) -> None:
         started = time.perf_counter()
@@ -300,7 +312,7 @@ class VolumeRun:
         order = slice_orders(found.plan, self.settings)
         route = _Route(dict(chain.from_iterable(map(pairwise, order))), found.plan.known_extent)
         decode = partial(self.decode_slice, number, route)
-        course = course_of(decode, found.plan, self.frame, self.settings, self.motion)
+        course = course_of(decode, found.plan, self._frame, self.settings, self.motion)
         ends: list[Step] = []  # first and last of the prompted slices
 
         def prompted() -> Iterator[_Found]:
@@ -365,8 +377,7 @@ class VolumeRun:
         x1, y1 = boxes[:, 2:].max(axis=0)
         indices = [self.view.slice_index(position) for position in kept]
         first = min(indices)
-        rows, columns, _ = self.view.shape
-        u0, v0 = _file_corner(self.view, (rows, columns), (x0, y0, x1, y1))
+        u0, v0 = self.view.corner_in_file((x0, y0, x1, y1))
         stack: NDArray[np.bool_] | None = None
         for index, position in zip(indices, list(kept), strict=True):
             box, piece = kept.pop(position)  # freed as it goes: together they may be as large as the volume
@@ -386,12 +397,3 @@ def _cropped(prediction: Prediction) -> tuple[NDArray[np.int64], NDArray[np.bool
     """Box and copied crop of the only mask, so that the full-size mask can be freed."""
     box = prediction.boxes[0]
     return box, prediction.masks[0, box[1] : box[3] + 1, box[0] : box[2] + 1].copy()
-
-
-def _file_corner(view: PlaneView, size: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Lowest (u, v) in file axes of an inclusive box of the view; the inverse of `PlaneView.box_to_view`."""
-    rows, columns = size
-    x0, y0, x1, y1 = box
-    x = columns - 1 - x1 if view.flip_columns else x0
-    y = rows - 1 - y1 if view.flip_rows else y0
-    return (y, x) if view.swap else (x, y)

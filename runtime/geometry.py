@@ -316,6 +316,14 @@ class PlaneView:
         (xa, ya), (xb, yb) = self.point_to_view(box_uv[:2]), self.point_to_view(box_uv[2:])
         return (min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb))
 
+    def corner_in_file(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
+        """Lowest (u, v) in file axes of an inclusive box of the view; the inverse of `box_to_view`."""
+        x0, y0, x1, y1 = (int(value) for value in box)
+        rows, columns, _ = self.shape
+        x = columns - 1 - x1 if self.flip_columns else x0
+        y = rows - 1 - y1 if self.flip_rows else y0
+        return (y, x) if self.swap else (x, y)
+
 
 def check_slice_axis(slice_axis: int) -> None:
     """Refuse a slice axis other than 0, 1 and 2 with an ImageError."""

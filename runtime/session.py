@@ -21,13 +21,12 @@ from runtime._experts import EngineOptions, Experts
 from runtime._extra import extra_arrays
 from runtime._implicit import size_to_evaluate
 from runtime._inputs import as_array, as_prompts, as_volume, bare_volume
-from runtime._planes import other_views, weighed
 from runtime._volume_run import Progress, VolumeRun
 from runtime.backends import default_threads
 from runtime.bundle_set import open_model
 from runtime.cache import EmbeddingCache
 from runtime.errors import ImageError, PromptError
-from runtime.geometry import PlaneView, Volume, plane_view
+from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import Manifest
 from runtime.prompts import plan_every_slice, plan_objects
@@ -363,42 +362,27 @@ class Session:
         size_to_evaluate(self.manifest, frame_of(self.manifest, view.shape[:2]))
         in_volume = view.shape[2] > 1
         workers = engine.workers if in_volume else 1
-        bytes_window = choose_window(volume, window)
-        settings = _prompt_arrays.propagation_settings(self.manifest, mode)
 
-        def run_in(view: PlaneView, numbers: Sequence[int], **state: Any) -> VolumeRun:
-            def decode(embedding: Embedding, prompt: SlicePrompt, number: int, before: Embedding | None) -> Prediction:
-                row = numbers[number]
-                own = {name: rows[row : row + 1] for name, rows in beside.items()}
-                return engine.decode_slice(embedding, prompt, chosen, own, before, workers, in_volume=in_volume)
+        def decode(embedding: Embedding, prompt: SlicePrompt, number: int, before: Embedding | None) -> Prediction:
+            own = {name: rows[number : number + 1] for name, rows in beside.items()}
+            return engine.decode_slice(embedding, prompt, chosen, own, before, workers, in_volume=in_volume)
 
-            frame = frame_of(self.manifest, view.shape[:2])
-            return VolumeRun(
-                volume=volume,
-                view=view,
-                frame=frame,
-                window=bytes_window,
-                encode=partial(engine.encode, streams=workers),
-                decode=decode,
-                blank=_decoding.blank(self.manifest, frame),
-                settings=settings,
-                workers=workers,
-                sees_neighbours=mode == "chain" and self.manifest.prompts.sees_neighbours,
-                progress=progress,
-                cancel=cancel,
-                **state,
-            )
-
-        run = run_in(view, range(len(objects)))
+        run = VolumeRun(
+            volume=volume,
+            view=view,
+            frame_of=partial(frame_of, self.manifest),
+            window=choose_window(volume, window),
+            encode=partial(engine.encode, streams=workers),
+            decode=decode,
+            blank=partial(_decoding.blank, self.manifest),
+            settings=_prompt_arrays.propagation_settings(self.manifest, mode),
+            workers=workers,
+            sees_neighbours=mode == "chain" and self.manifest.prompts.sees_neighbours,
+            progress=progress,
+            cancel=cancel,
+        )
         run.timings["window_ms"] = (time.perf_counter() - started) * 1e3
-        answers = run.segment(objects)
-        doubtful = run.in_doubt(objects, answers)
-        planes = [[answers[number] for number in doubtful]]
-        for other in other_views(volume, slice_axis) if doubtful else ():
-            trial = run_in(other, doubtful, timings=run.timings, done=run.done, is_trial=True)
-            planes.append(list(trial.segment([objects[number].seen_in(volume, other) for number in doubtful])))
-        again = {number: weighed(found, volume) for number, *found in zip(doubtful, *planes, strict=True)}
-        results = tuple(again.get(number, answer.result) for number, answer in enumerate(answers))
+        results = run.segment(objects)
         label_map = as_given(build_label_map(results, volume.shape, overlap), volume)
         run.timings["total_ms"] = (time.perf_counter() - started) * 1e3
         return Segmentation(
