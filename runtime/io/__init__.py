@@ -8,15 +8,14 @@ brings) or models.
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume
+from runtime.io._gzip import DAMAGE, unpacked_head
 from runtime.io._kinds import ZIP_START, is_dicom, is_metaimage, is_mgh, is_nifti, is_npz, is_nrrd, is_raster
 from runtime.io._reading import LOGGER, check_file
 from runtime.io._saving import FORMATS, WRITABLE, check_output, output_format, output_suffix, save
-from runtime.io._voxels import unpacked_head
 
 __all__ = [
     "FORMATS",
@@ -184,7 +183,7 @@ def _unpacked(path: Path, head: bytes) -> bytes:
     """The same of what a gzip stream holds; as it is if that is damaged or no such stream."""
     try:
         return unpacked_head(path, _HEAD_BYTES)
-    except (OSError, EOFError, zlib.error):
+    except DAMAGE:
         return head
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
 import io
 import zlib
 from collections.abc import Iterator
@@ -20,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
+from runtime.io._gzip import unpacked
 from runtime.io._reading import LOGGER, MAX_RATIO, check_file, check_size, foreign, read_into
 
-__all__ = ["MAX_TEXT_BYTES", "Packing", "Stored", "is_gzip", "read_voxels", "scaled", "single", "unpacked_head"]
+__all__ = ["MAX_TEXT_BYTES", "Packing", "Stored", "read_voxels", "scaled", "single"]
 
 Packing = Literal["raw", "gzip", "zlib", "bzip2", "text"]
 
@@ -68,28 +68,6 @@ class Stored:
     blocks: int = 1
     count: int = 1
     index: int = 0
-
-
-def is_gzip(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a gzip stream."""
-    return head[:2] == b"\x1f\x8b"
-
-
-def unpacked_head(path: Path, count: int) -> bytes:
-    """First bytes of a file, or of what it holds if it is a gzip stream.
-
-    Raises
-    ------
-    OSError, EOFError, zlib.error
-        If the file cannot be opened, or its stream is cut or damaged.
-    """
-    with path.open("rb") as raw:
-        packed = is_gzip(raw.read(2))
-        raw.seek(0)
-        if not packed:
-            return raw.read(count)
-        with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-            return stream.read(count)
 
 
 def read_voxels(path: Path, stored: Stored, wanted: str) -> NDArray[Any]:
@@ -149,7 +127,7 @@ def _unpacked(stored: Stored) -> Iterator[Any]:
     with stored.data.open("rb") as raw:
         raw.seek(stored.start)
         if stored.packing == "gzip":
-            with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            with unpacked(raw) as stream:
                 yield stream
         elif stored.packing == "bzip2":
             with bz2.BZ2File(raw) as packed:

@@ -13,9 +13,9 @@ import numpy as np
 from runtime.errors import ImageError
 from runtime.geometry import Volume
 from runtime.io._grid import Bytes, Grid, read_grid, world_affine
+from runtime.io._gzip import is_gzip, unpacked_head
 from runtime.io._kinds import MGH_TYPES, is_mgh
 from runtime.io._reading import check_file, foreign, named
-from runtime.io._voxels import is_gzip, unpacked_head
 
 __all__ = ["read_mgh"]
 

@@ -6,7 +6,6 @@ intensities' meaning, prompts or models.
 
 from __future__ import annotations
 
-import gzip
 import math
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ImageError
 from runtime.geometry import Volume
+from runtime.io._gzip import is_gzip, packed_into, unpacked_head
 from runtime.io._nifti_header import (
     HEADER_BYTES,
     anonymous_block,
@@ -27,11 +27,10 @@ from runtime.io._nifti_header import (
 from runtime.io._reading import check_file, check_size, choose_volume, foreign, named
 from runtime.io._result import Result
 from runtime.io._source import NiftiSource
-from runtime.io._voxels import Stored, is_gzip, read_voxels, scaled, unpacked_head
+from runtime.io._voxels import Stored, read_voxels, scaled
 
 __all__ = ["read_nifti", "write_nifti"]
 
-_GZIP_LEVEL = 3
 _WANTED = "a NIfTI file"
 
 
@@ -133,8 +132,7 @@ def write_nifti(stream: BinaryIO, path: Path, result: Result) -> None:
     if result.names:
         header.extensions.append(Nifti1Extension(0, label_table(result.names)))
     if path.name.lower().endswith(".gz"):
-        # No name and no time in the gzip header: the same labels give the same file.
-        with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, 0) as packed:
+        with packed_into(stream) as packed:
             _write_voxels(packed, header, labels)
     else:
         _write_voxels(stream, header, labels)

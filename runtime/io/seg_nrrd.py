@@ -7,7 +7,6 @@ that overlap go to different layers.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 
 from runtime.geometry import Volume
 from runtime.io._codes import Code, coding_of
+from runtime.io._gzip import packed_into
 from runtime.io._result import Result, Segment, layers_of
 
 __all__ = ["write_seg_nrrd"]
 
-_GZIP_LEVEL = 3
 _LPS = np.array([-1.0, -1.0, 1.0])
 _EMPTY_EXTENT = "0 -1 0 -1 0 -1"
 
@@ -44,7 +43,7 @@ def write_seg_nrrd(stream: BinaryIO, path: Path, result: Result) -> None:
     count = max(layers, default=0) + 1
     lines = [*_geometry(result.reference, dtype, count), *_fields(segments, layers)]
     stream.write(("\n".join(lines) + "\n\n").encode("utf-8"))
-    with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, 0) as packed:
+    with packed_into(stream) as packed:
         for planes in _planes(segments, layers, result.reference.shape, dtype):
             packed.write(planes.data)
 

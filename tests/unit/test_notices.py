@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICES = "THIRD_PARTY_NOTICES.md"
-PERMISSIVE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-CMU", "MPL-2.0"}
+PERMISSIVE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0"}
 """Licences under which others may be asked for; MPL-2.0 binds changes to its own files alone."""
 SPDX = {
     "Apache 2.0": "Apache-2.0",
