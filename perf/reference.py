@@ -30,7 +30,12 @@ __all__ = ["Geometry", "Reference", "main", "prepare", "segment"]
 
 _IMPORT_MS = (time.perf_counter() - _BEGUN) * 1e3
 _GRAPHS = ("encoder", "decoder")
-_INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "bilinear": cv2.INTER_LINEAR}
+_INTERPOLATIONS = {  # where no side grows, and otherwise
+    "area": (cv2.INTER_AREA, cv2.INTER_AREA),
+    "area_lanczos": (cv2.INTER_AREA, cv2.INTER_LANCZOS4),
+    "linear": (cv2.INTER_LINEAR, cv2.INTER_LINEAR),
+    "bilinear": (cv2.INTER_LINEAR, cv2.INTER_LINEAR),
+}
 _OWN_INPUTS = {"boxes", "points", "point_labels", "masks", "has_mask", "modality"}
 
 Arrays = dict[str, NDArray[Any]]
@@ -64,7 +69,8 @@ class Geometry:
     def tensor(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W) or (H, W, 3) uint8 -> (1, C, h, w), resized, normalised, padded."""
         entry = self.entry
-        flag = _INTERPOLATIONS[entry["interpolation"]]
+        grows = self.resized[0] > self.size[0] or self.resized[1] > self.size[1]
+        flag = _INTERPOLATIONS[entry["interpolation"]][grows]
         channels = entry.get("channels", 3)
         levels = image if image.ndim == 3 or channels == 1 else np.repeat(image[:, :, None], channels, axis=-1)
         levels = cv2.resize(levels, self.resized[::-1], interpolation=flag).reshape(*self.resized, channels)

@@ -42,7 +42,7 @@ Size = tuple[Side, Side]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 TensorName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Interpolation = Literal["area", "linear", "bilinear", "bilinear_antialias", "bicubic_antialias"]
+Interpolation = Literal["area", "area_lanczos", "linear", "bilinear", "bilinear_antialias", "bicubic_antialias"]
 CropInterpolation = Interpolation | Literal["bilinear_antialias_float"]
 StoredDtype = Literal["float32", "float16", "uint8", "int8"]
 

@@ -1,7 +1,8 @@
 """A 3-D box in doubt: followed through the slices of the other two planes as well, and the answers weighed.
 
-A 3-D box says as much of one plane as of another, and what is ambiguous in one need not be in the others. Follows
-``docs/bundle-format.md``, section 9. Knows volumes, views, plans and answers; must not know sessions or graphs.
+A 3-D box says as much of one plane as of another, and what is ambiguous in one need not be in the others. Where there
+are no others, the answers of several runs in one plane are weighed. Follows ``docs/bundle-format.md``, section 9. Knows
+volumes, views, plans and answers; must not know sessions or graphs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _LONGER = 4.0
 
 
 class Answer(NamedTuple):
-    """What was found of one object in one plane.
+    """What one run found of one object.
 
     Attributes
     ----------
@@ -70,12 +71,12 @@ def other_views(volume: Volume, slice_axis: int) -> tuple[PlaneView, ...]:
 
 
 def weighed(answers: Sequence[Answer], volume: Volume) -> ObjectResult:
-    """What most of the planes say, voxel by voxel.
+    """What most of the answers say, voxel by voxel.
 
     Parameters
     ----------
     answers : sequence of Answer
-        One a plane. Each counts with its fill times the score of the slice that the voxel is on.
+        Each counts with its fill times the score of the slice that the voxel is on.
     volume : Volume
         The image that all of them are of.
 

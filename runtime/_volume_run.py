@@ -131,9 +131,8 @@ class _Route(NamedTuple):
 class VolumeRun:
     """State of one segmentation: what is asked, and the clocks.
 
-    With two workers two walks are under way at once, as a rule those up and down from an object's prompt, or of two
-    objects where one is ending. While there is only one, the next slice is encoded while one is decoded. Callbacks are
-    called on the caller's thread.
+    With two workers two walks are under way at once, as a rule those up and down from an object's prompt. While there
+    is only one, the next slice is encoded while one is decoded. Callbacks are called on the caller's thread.
 
     Attributes
     ----------
@@ -151,7 +150,7 @@ class VolumeRun:
     is_trial : bool
         Whether the slices are of another plane than was asked for, so that they are no progress.
     done : int
-        Slices decoded so far that are progress; a trial begins with what is done already.
+        Slices decoded so far that are progress, those before a trial included.
     workers : int
         How many slices are worked on at once, 1 or 2.
     """
@@ -251,22 +250,26 @@ class VolumeRun:
     def segment(self, objects: list[PlannedObject]) -> tuple[ObjectResult, ...]:
         """Segment every object, each on its own; overlaps are decided by the caller.
 
-        What stays in doubt is looked at in the other two planes as well, where the bundle asks for that.
+        Where the bundle asks for it, what stays in doubt is looked at in the other two planes as well and the planes
+        are weighed, or, in a volume that has no others to show, its runs.
         """
-        answers = self._in_this_plane(objects, range(len(objects)))
-        doubtful = in_doubt(objects, answers, self.settings)
-        planes = [[answers[number] for number in doubtful]]
+        runs = self._in_this_plane(objects, range(len(objects)))
+        results = [best.result for best, *_ in runs]
+        doubtful = in_doubt(objects, [best for best, *_ in runs], self.settings)
+        others: list[list[list[Answer]]] = []
         for view in other_views(self.volume, self.view.slice_axis) if doubtful else ():
             trial = replace(self, view=view, is_trial=True)
-            planes.append(trial._in_this_plane([objects[n].seen_in(self.volume, view) for n in doubtful], doubtful))
-        again = {number: weighed(found, self.volume) for number, *found in zip(doubtful, *planes, strict=True)}
-        return tuple(again.get(number, answer.result) for number, answer in enumerate(answers))
+            others.append(trial._in_this_plane([objects[n].seen_in(self.volume, view) for n in doubtful], doubtful))
+        for place, number in enumerate(doubtful):
+            planes = [runs[number][0], *(found[place][0] for found in others)]
+            results[number] = weighed(planes if others else runs[number], self.volume)
+        return tuple(results)
 
-    def _in_this_plane(self, objects: list[PlannedObject], numbers: Sequence[int]) -> list[Answer]:
-        """Follow every object through the slices of the view; decoding is told their numbers."""
+    def _in_this_plane(self, objects: list[PlannedObject], numbers: Sequence[int]) -> list[list[Answer]]:
+        """Follow every object through the slices of the view, with its best run first; decoding is told its number."""
         self._check_prompted(objects)
         total = self._total(objects)
-        found: dict[int, Answer] = {}
+        found: dict[int, list[Answer]] = {}
         for number, one in zip(numbers, objects, strict=True):
             self._make_runs(self._runs(one, partial(found.__setitem__, number)), number, one.name, total)
         try:
@@ -288,21 +291,18 @@ class VolumeRun:
                 raise ImageError(msg)
         self.timings["window_ms"] += (time.perf_counter() - started) * 1e3
 
-    def _runs(self, planned: PlannedObject, answer: Callable[[Answer], None]) -> Iterator[_Followed]:
-        """Yield the runs that are to be made for one object, each to be there when the next is asked for; then answer.
-
-        It is followed from other slices as well while the best run is in doubt.
-        """
-        best = _Followed(planned.plan, self.is_trial)
-        yield best
+    def _runs(self, planned: PlannedObject, answer: Callable[[list[Answer]], None]) -> Iterator[_Followed]:
+        """Yield the runs that one object needs, each made before the next is asked for; then answer, the best first."""
+        runs = [_Followed(planned.plan, self.is_trial)]
+        yield runs[0]
         if isinstance(self.settings, ChainSettings):
             for plan in other_starts(planned.plan, self.settings.starts):
-                if best.quality >= self.settings.min_quality:
+                if max(one.quality for one in runs) >= self.settings.min_quality:
                     break
-                again = _Followed(plan, is_trial=True)
-                yield again
-                best = max(best, again, key=lambda one: one.quality)  # the first of equals
-        answer(self._answer(planned, best))
+                runs.append(_Followed(plan, is_trial=True))
+                yield runs[-1]
+        runs.sort(key=lambda one: -one.quality)  # stable: the first of equals
+        answer([self._answer(planned, one) for one in runs])
 
     def _make_runs(self, runs: Iterator[_Followed], number: int, name: str, total: int | None) -> None:
         """Have the next run made, and so on until there is none left."""

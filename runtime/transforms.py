@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _RESIZES = {
+    "area_lanczos": _resize.enlarge_lanczos,
     "bilinear": _resize.resize_bilinear,
     "bilinear_antialias": _resize.resize_bilinear_antialias,
     "bicubic_antialias": _resize.resize_bicubic_antialias,
@@ -187,7 +188,7 @@ def encoder_input(image: NDArray[np.uint8], spec: Input, frame: Frame) -> NDArra
         interpolation = spec.interpolation
     else:
         image = _RESIZES[spec.interpolation](image, frame.resized_size)
-        interpolation = "area"  # nothing is left to resize
+        interpolation = "area"  # for what is left to resize, if anything
     options = kernels.InputOptions(
         resized_size=frame.resized_size,
         input_size=frame.input_size,

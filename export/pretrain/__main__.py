@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["main"]
 
 _CONFIGS = Path(__file__).parent / "configs"
-_STAGES = ("images", "rollouts", "settled", "boxes")
+_STAGES = ("images", "rollouts", "settled", "boxes", "displaced")
 """Configurations in the order they are trained in, each from the weights of the one before."""
 
 

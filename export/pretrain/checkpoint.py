@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from export.pretrain.config import load_config
 from export.pretrain.model import Network
 from runtime.errors import CheckpointError
 
-__all__ = ["load_network", "read_checkpoint", "write_checkpoint"]
+__all__ = ["final_weights", "load_network", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = 1
 
@@ -38,9 +39,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def final_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """What a run has come to so far: the running means of its weights, and its share of those that it began with."""
+    means: dict[str, Tensor] = state["ema"]
+    share = load_config(state["config"]).start_share
+    if not share:
+        return means
+    began: dict[str, Tensor] = state["start"]
+    return {
+        name: value.lerp(began[name], share) if value.is_floating_point() else value for name, value in means.items()
+    }
+
+
 def load_network(path: Path) -> Network:
-    """Averaged weights of a checkpoint, ready for inference."""
+    """Network of a checkpoint's final weights, ready for inference."""
     state = read_checkpoint(path)
     network = Network(load_config(state["config"]).model)
-    network.load_state_dict(state["ema"])
+    network.load_state_dict(final_weights(state))
     return network.eval()

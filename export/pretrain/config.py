@@ -49,12 +49,14 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 2.0
     ema: float = 0.998
+    start_share: float = 0.0  # of the weights that the run began with in those that it ends with
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     point_share: float = 0.1  # prompts that are a click in a box of about any size
     limit_share: float = 0.0  # prompts with a rectangle of a 3-D box, marked so; where 0, roll-outs mark theirs neither
     limit_fill: float = 0.45  # least share of such a rectangle's side that the target takes
     boxes: tuple[float, ...] = USERS_BOXES
+    hand: float = 7.0  # most pixels of the input by which a side of the last kind of box is off
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together

@@ -20,6 +20,7 @@ from export.pretrain.config import BOX_SIDES
 from export.pretrain.model import Network
 from export.pretrain.step import OWN
 from runtime._derived import point_boxes
+from runtime._resize import enlarge_lanczos
 
 if TYPE_CHECKING:
     from runtime import Embedding, Session
@@ -59,8 +60,8 @@ def frame_image(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32
     height, width = image.shape[:2]
     scale = size / max(height, width)
     resized_size = (int(height * scale + 0.5), int(width * scale + 0.5))
-    resized = image
-    if resized_size != (height, width):
+    resized = enlarge_lanczos(image, resized_size)
+    if resized.shape[:2] != resized_size:
         resized = np.asarray(cv2.resize(image, resized_size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     values = resized.astype(np.float64)
     values = (values - values.min()) / max(float(values.max() - values.min()), 1e-8)

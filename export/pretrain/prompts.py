@@ -56,6 +56,7 @@ class PromptMix:
     limit_share: float = 0.0  # the box is a limit
     limit_fill: float = 0.45  # least share of a limit's side that the target takes
     boxes: tuple[float, ...] = USERS_BOXES  # shares of boxes as `jitter_box` has them
+    hand: float = 7.0  # most pixels by which the sides of the last kind are off
 
 
 def tight_box(mask: NDArray[np.generic]) -> Box:
@@ -98,11 +99,11 @@ def pick_labels(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.uint
     return (table, mask) if int(mask.sum()) >= _MIN_AREA else None
 
 
-def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = USERS_BOXES) -> Box:
+def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = USERS_BOXES, most_off: float = 7.0) -> Box:
     """A user's box.
 
     Of four kinds, with the shares given: tight, mostly too large by up to 8 px, off to either side by 5 % of its size,
-    off to either side by a few pixels.
+    off to either side by up to ``most_off`` pixels. One pixel of a coarse image is several of the input's.
     """
     kind = rng.uniform()
     tight, loose, relative, _ = np.cumsum(shares)
@@ -116,7 +117,7 @@ def jitter_box(box: Box, rng: np.random.Generator, shares: Sequence[float] = USE
     elif kind < relative:
         moved = box + rng.normal(0, 0.05, 4) * np.tile(size, 2)
     else:
-        hand = rng.uniform(0, min(7.0, 1 + 0.3 * float(size.min())))
+        hand = rng.uniform(0, min(most_off, 1 + 0.3 * float(size.min())))
         moved = box + rng.uniform(-hand, hand, 4)
     return _ordered(moved)
 
@@ -189,7 +190,7 @@ def make_prompt(scene: Scene, rng: np.random.Generator, mix: PromptMix) -> Promp
         return _point_prompt(target, rng)
     elif kind < mix.neighbour_share + mix.point_share + mix.limit_share:
         return Prompt(target, _limit(tight_box(target), rng, mix.limit_fill), np.zeros_like(target))
-    return Prompt(target, jitter_box(tight_box(target), rng, mix.boxes))
+    return Prompt(target, jitter_box(tight_box(target), rng, mix.boxes, mix.hand))
 
 
 def _point_prompt(target: Mask, rng: np.random.Generator) -> Prompt:

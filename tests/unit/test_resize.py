@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from published import manifest
 
-from runtime._resize import resize_bicubic_antialias, resize_bilinear, resize_bilinear_antialias
+from runtime._resize import enlarge_lanczos, resize_bicubic_antialias, resize_bilinear, resize_bilinear_antialias
 from runtime.transforms import encoder_input, frame_of
 
 Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
@@ -46,6 +46,27 @@ def test_encoder_inputs_equal_those_of_the_published_code(system: str, case: int
     tensor = encoder_input(image, facts.input, frame_of(facts, image.shape[:2]))
     sample = tensor.reshape(-1)[:: int(golden["encoder_input_stride"])]
     np.testing.assert_array_equal(sample, golden["encoder_input_sample"])
+
+
+def test_an_image_is_enlarged_by_lanczos_and_otherwise_left_to_area() -> None:
+    rng = np.random.default_rng(0)
+    facts = {name: manifest({"input": {"size": [64, 64], "interpolation": name}}) for name in ("area", "area_lanczos")}
+    for shape, grows in (((30, 41), True), ((30, 41, 3), True), ((64, 40), False), ((90, 71), False)):
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        frame = frame_of(facts["area"], shape[:2])
+        area, lanczos = (encoder_input(image, one.input, frame) for one in facts.values())
+        assert np.array_equal(area, lanczos) != grows
+        assert (enlarge_lanczos(image, frame.resized_size) is image) != grows
+
+
+def test_lanczos_passes_through_what_it_enlarges_and_overshoots_at_edges_alone() -> None:
+    ramp = np.repeat(np.arange(20, 220, 10, dtype=np.uint8)[np.newaxis], 20, axis=0)
+    inner = enlarge_lanczos(ramp, (60, 60))[30, 12:48].astype(int)
+    assert np.abs(inner - (20 + 10 * ((np.arange(12, 48) + 0.5) / 3 - 0.5))).max() <= 2
+    step = np.repeat(np.array([50] * 10 + [200] * 10, np.uint8)[np.newaxis], 20, axis=0)
+    wide = enlarge_lanczos(step, (60, 60))[30]
+    assert wide.min() < 50 < 200 < wide.max()
+    assert set(np.unique(wide[[0, 10, 49, 59]])) == {50, 200}
 
 
 @pytest.mark.parametrize("resize", RESIZES)

@@ -175,8 +175,8 @@ def test_dice_and_baselines_follow_the_inclusive_box() -> None:
 
 
 def test_an_image_is_framed_at_the_top_left() -> None:
-    image = np.zeros((10, 40), np.uint8)
-    image[:, 20:] = 50
+    image = np.zeros((20, 80), np.uint8)
+    image[:, 40:] = 50
     framed, resized = frame_image(image, 64)
     assert resized == (16, 64)
     assert framed[:, :16, 40:].min() == 1

@@ -77,6 +77,16 @@ def test_boxes_come_in_the_shares_that_are_asked_for() -> None:
     assert not (jitter_box(box, rng, (0.0, 0.0, 0.0, 1.0)) == box).all()
 
 
+@pytest.mark.parametrize(("side", "most", "wanted"), [(100, 7.0, 7.0), (100, 16.0, 16.0), (10, 16.0, 4.0)])
+def test_a_hand_is_off_by_as_much_as_is_said_but_by_no_more_than_the_box_bears(
+    side: int, most: float, wanted: float
+) -> None:
+    rng, box = np.random.default_rng(2), np.array([50, 50, 49 + side, 49 + side], np.float32)
+    off = np.abs(np.stack([jitter_box(box, rng, (0.0, 0.0, 0.0, 1.0), most) for _ in range(400)]) - box)
+    assert 0.9 * wanted < off.max() <= wanted
+    assert 0.2 * wanted < off.mean() < 0.3 * wanted, "a quarter: both how sure the hand is and each side vary"
+
+
 def test_a_neighbours_mask_overlaps_the_object_but_is_not_it() -> None:
     target = np.zeros((128, 128), np.uint8)
     target[40:80, 50:100] = 1

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from export.pretrain import int8, loop  # noqa: E402
-from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
+from export.pretrain.checkpoint import final_weights, load_network, read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
 from export.pretrain.model import Network  # noqa: E402
 from runtime.bundle import open_bundle  # noqa: E402
@@ -79,6 +79,39 @@ def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     assert not (tmp_path / "rendezvous").exists()
 
 
+def test_a_run_may_end_between_what_it_has_come_to_and_what_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.train(_TINY, tmp_path / "one")
+    start = tmp_path / "one" / loop.CHECKPOINT_NAME
+    config = replace(_TINY, seed=12, norm_steps=1, keep_answers=True, start_share=0.25)
+    with pytest.raises(CheckpointError, match=r"start_share is 0\.25, but there is no start"):
+        loop.train(config, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+    def die(self: loop._Progress, step: int, result: loop.StepResult) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Progress, "add", die)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path / "two", start)
+    monkeypatch.undo()
+    for _ in range(2):  # resumed, and once more when there is nothing left to do
+        loop.train(config, tmp_path / "two", start)
+        state = read_checkpoint(tmp_path / "two" / loop.CHECKPOINT_NAME)
+        name = "decoder.head.weight"
+        assert state["step"] == 5
+        assert not torch.equal(state["ema"][name], state["start"][name])
+        torch.testing.assert_close(
+            final_weights(state)[name], 0.75 * state["ema"][name] + 0.25 * state["start"][name], rtol=1e-6, atol=1e-8
+        )
+        assert torch.equal(
+            load_network(tmp_path / "two" / loop.CHECKPOINT_NAME).state_dict()[name], final_weights(state)[name]
+        )
+    torch.testing.assert_close(state["start"][name], read_checkpoint(start)["ema"][name])
+
+
 def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     config = TrainConfig(images=8000, batch=8, warmup_steps=100, learning_rate=1.0)
     assert loop.learning_rate(config, 0) == pytest.approx(0.01)
@@ -124,12 +157,13 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
 ) -> None:
     from export.pretrain import __main__ as command
 
-    stages = ("images", "rollouts", "settled", "boxes")
+    stages = ("images", "rollouts", "settled", "boxes", "displaced")
     small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "workers": 0, "warmup_steps": 1}
     small["bfloat16"] = False
     second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3}
     third = {**second, "norm_steps": 1}
-    for name, settings in zip(stages, (small, second, third, {**third, "keep_answers": True}), strict=True):
+    fourth = {**third, "keep_answers": True}
+    for name, settings in zip(stages, (small, second, third, fourth, {**fourth, "start_share": 0.5}), strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
     quantised: list[Path] = []
@@ -144,4 +178,4 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
             assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith(half))
     assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
     configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in stages]
-    assert [config["seed"] for config in configs] == [5, 6, 7, 8]
+    assert [config["seed"] for config in configs] == [5, 6, 7, 8, 9]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenes import PLAIN, STORAGES, Storage, box_in, storage_id, stored, volume_of
 from tiny_bundle import SIDE, open_session, tiny_bundle
 
-from runtime import Box, Point, Segmentation, Volume
+from runtime import Box, Point, Segmentation, Volume, _volume_run
 from runtime._planes import Answer, other_views, weighed
 from runtime.errors import Cancelled
 from runtime.geometry import plane_view
@@ -51,6 +51,26 @@ def test_what_one_plane_misses_the_others_find(tmp_path: Path) -> None:
     assert one.score == pytest.approx(np.mean([each.score for each in one.slices]))
     assert found.timings["prompts_decoded"] == alone.timings["prompts_decoded"] + 30 + 30
     assert found.slice_axis == 2
+
+
+def test_where_no_other_plane_can_be_shown_the_runs_are_weighed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        _volume_run, "weighed", lambda answers, volume: asked.append(answers) or weighed(answers, volume)
+    )
+    volume = Volume(waisted(), spacing=(1.0, 1.0, 3.0))
+    found = segmented(tmp_path, volume)
+    (answers,) = asked
+    assert [one.slice_axis for one in answers] == [2, 2, 2]
+    assert [one.quality for one in answers] == sorted((one.quality for one in answers), reverse=True)
+    wanted = weighed(answers, volume)
+    assert wanted.crop.any()
+    (one,) = found.objects
+    assert (one.corner, one.score) == (wanted.corner, wanted.score)
+    np.testing.assert_array_equal(one.crop, wanted.crop)
+    assert found.timings["prompts_decoded"] == 3 * 27
 
 
 def test_a_box_that_is_filled_well_is_not_asked_about_again(tmp_path: Path) -> None:
