@@ -282,16 +282,16 @@ def test_a_family_is_segmented_with_as_the_runtime_would(tmp_path: Path, monkeyp
     name, build = builder_of(checkpoint, checkpoint.state_dicts[0], None)
     assert name == "tiny"
     predictor = build(checkpoint.state_dicts[0].tensors)
-    image = np.random.default_rng(1).integers(0, 255, (40, 48), dtype=np.uint8)
-    found = predictor.decode(predictor.encode(image), np.array([[3.0, 4, 20, 30], [10, 10, 47, 39]]))
+    image = np.random.default_rng(1).integers(0, 255, (80, 96), dtype=np.uint8)
+    found = predictor.decode(predictor.encode(image), np.array([[6.0, 8, 40, 60], [20, 20, 95, 79]]))
     framed, (rows, columns) = frame_image(image, SIDE)
-    scale = SIDE / 48
-    boxes = np.trunc(np.array([[3.0, 4, 20, 30], [10, 10, 47, 39]]) * scale).astype(np.float32)
+    scale = SIDE / 96
+    boxes = np.trunc(np.array([[6.0, 8, 40, 60], [20, 20, 95, 79]]) * scale).astype(np.float32)
     _, logits, scores = decoded(random_model(), framed[None], boxes)
     np.testing.assert_allclose(found.low_res_logits, logits, atol=1e-5)
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
     for mask, one in zip(found.masks, logits, strict=True):
-        wanted = cv2.resize(one[:rows, :columns], (48, 40), interpolation=cv2.INTER_LINEAR) > 0
+        wanted = cv2.resize(one[:rows, :columns], (96, 80), interpolation=cv2.INTER_LINEAR) > 0
         assert np.mean(mask != wanted) < 2e-3
 
 
