@@ -68,12 +68,11 @@ kinds and trains on with it (`docs/adr/0011-statistics-are-counted-once.md`); of
 that. The fourth has more boxes that are off by some pixels and more rectangles of 3-D boxes: .001 and .020 more. The
 fifth moves sides by up to 16 px, since a pixel of a coarse image is several of the network's, and ends half-way between
 what it came to and what it began with; the last row has coarse images enlarged by Lanczos besides
-(`docs/adr/0013-half-way-and-lanczos.md`). A jittered box stays under the .880
-that was wanted by less than .001: of every third object here 3 px are more than a seventh of the side, and one spinal
-cord of 29 by 16 px, whose mask goes from .99 to .68, is nearly half of what jitter costs. Neither a vote of seven boxes
-around the given one nor boxes moved as a whole in training (.874) mend that. Objects under 400 px have .833 from the
-tight box (69 objects; .892 over the five cases that have such), the first recipe's weights .812 (.874): of the .03 more
-that were wanted .02.
+(`docs/adr/0013-half-way-and-lanczos.md`). A jittered box stays under the .880 that was wanted by less than .001: of
+every third object here 3 px are more than a seventh of the side, and one spinal cord of 29 by 16 px, whose mask goes
+from .99 to .68, is nearly half of what jitter costs. Neither a vote of seven boxes around the given one nor boxes moved
+as a whole in training (.874) mend that. Objects under 400 px have .833 from the tight box (69 objects; .892 over the
+five cases that have such), the first recipe's weights .812 (.874): of the .03 more that were wanted .02.
 In volumes the true box on every slice shows what the decoder could do, and the difference is drift, most of it into
 neighbours of the same grey.
 

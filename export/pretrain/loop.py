@@ -116,7 +116,7 @@ class _Run:
             self.network.train(not config.norm_steps)
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = {name: value.to(self.device) for name, value in state["ema"].items()}
-            self.began = state["start"]
+            self.began = state["start"] if config.start_share else {}
             self.step = int(state["step"])
 
     def update(self, batch: Batch | SequenceBatch, rng: np.random.Generator) -> StepResult:
