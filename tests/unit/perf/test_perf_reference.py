@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -41,6 +42,19 @@ def test_its_input_is_that_of_the_runtime(size: tuple[int, int], tiny_bundle: Pa
     wanted = encoder_input(image, manifest.input, frame_of(manifest, size))
     assert found.shape == (1, 3, 64, 64)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "most"), [((40, 30), 0.02), ((100, 133), 1e-6)])
+def test_it_enlarges_as_the_default_model_asks_for(size: tuple[int, int], most: float, tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    entry = msgspec.structs.replace(manifest.input, interpolation="area_lanczos")
+    noise = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8)
+    found = reference.Geometry(facts_of(tiny_bundle, interpolation="area_lanczos"), *size).tensor(image)
+    wanted = encoder_input(image, entry, frame_of(manifest, size))
+    assert np.abs(found - wanted).mean() <= most, "where it enlarges by eight taps, the runtime does by six"
+    plain = reference.Geometry(facts_of(tiny_bundle), *size).tensor(image)
+    assert np.array_equal(found, plain) == (max(size) > 64)
 
 
 @pytest.mark.parametrize("coordinates", ["exact", "edges"])
