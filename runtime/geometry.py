@@ -26,6 +26,7 @@ __all__ = [
     "check_slice_axis",
     "orientation",
     "plane_view",
+    "spans_space",
     "world_to_voxel",
 ]
 
@@ -43,11 +44,27 @@ def _checked_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     if not np.isfinite(matrix).all():
         msg = "affine has NaN or infinite entries: repair the header of the image"
         raise ImageError(msg)
-    zooms = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (zooms <= 0).any() or abs(np.linalg.det(matrix[:3, :3] / zooms)) < 1e-6:
-        msg = f"affine is singular (voxel sizes {zooms.round(6).tolist()} mm): repair the header of the image"
+    if not spans_space(matrix):
+        with np.errstate(over="ignore"):
+            sizes = np.linalg.norm(matrix[:3, :3], axis=0).round(6).tolist()
+        msg = f"affine is singular (voxel sizes {sizes} mm): repair the header of the image"
         raise ImageError(msg)
     return matrix
+
+
+def spans_space(matrix: NDArray[np.float64]) -> bool:
+    """Whether the voxel axes of an affine, each scaled to length 1, span a volume and not a plane or a line.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (4, 4)
+        Voxel index -> RAS mm; may be anything but NaN and infinite.
+    """
+    with np.errstate(all="ignore"):
+        zooms = np.linalg.norm(matrix[:3, :3], axis=0)
+        i, j, k = (matrix[:3, :3] / zooms).T
+        # Not np.linalg.det, which divides by a pivot: of 1e-310 it makes infinity, and may call a plane a volume.
+        return bool((zooms > 0).all() and abs(np.cross(i, j) @ k) >= 1e-6)
 
 
 def orientation(affine: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:

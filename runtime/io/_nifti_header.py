@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ImageError
+from runtime.geometry import spans_space
 from runtime.io._kinds import NIFTI_MAGICS
 from runtime.io._palette import object_colour
 from runtime.io._source import NiftiSource
@@ -129,10 +130,7 @@ def _normal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _invertible(matrix: NDArray[np.float64]) -> bool:
-    if not (np.abs(matrix) < _ABSURD).all():  # false for NaN as well
-        return False
-    zooms = np.linalg.norm(matrix[:3, :3], axis=0)
-    return bool((zooms > 0).all() and abs(np.linalg.det(matrix[:3, :3] / zooms)) >= 1e-6)
+    return bool((np.abs(matrix) < _ABSURD).all()) and spans_space(matrix)  # NaN is not below _ABSURD either
 
 
 def _doubts(

@@ -80,9 +80,13 @@ def test_a_single_point_is_mapped_as_one_row() -> None:
         (np.where(np.eye(4) > 0, np.inf, 0), "affine has NaN or infinite entries"),
         (np.diag([1.0, 0.0, 1.0, 1.0]), r"affine is singular \(voxel sizes \[1.0, 0.0, 1.0\] mm\)"),
         (np.array([[1, 2, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "affine is singular"),
+        (np.array([[1, -1, 0, 0], [1, -1, 1, 0], [1e-311, 1e-311, -1e-311, 0], [0, 0, 0, 1.0]]), "affine is singular"),
+        (np.diag([1.0, 1.0, 1e-200, 1.0]), "affine is singular"),
+        (np.diag([1.0, 1.0, 1e200, 1.0]), r"affine is singular \(voxel sizes \[1.0, 1.0, inf\] mm\)"),
     ],
 )
-def test_an_unusable_affine_is_refused_everywhere(affine: np.ndarray, text: str) -> None:
+@pytest.mark.filterwarnings("error")
+def test_an_unusable_affine_is_refused_everywhere_and_silently(affine: np.ndarray, text: str) -> None:
     with pytest.raises(ImageError, match=text):
         Volume(np.zeros(SHAPE), affine=affine)
     with pytest.raises(ImageError, match=text):
