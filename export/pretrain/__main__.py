@@ -1,24 +1,32 @@
-"""Command line: reproduce, train, evaluate, gallery, export. Parses and calls; computes nothing."""
+"""Command line: reproduce, train, mean, evaluate, gallery, export. Parses and calls; computes nothing."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runtime import errors
+from runtime.command import CommandParser, run_command
+
 __all__ = ["main"]
 
+_PROGRAM = "python -m export.pretrain"
 _CONFIGS = Path(__file__).parent / "configs"
-_STAGES = ("images", "rollouts", "settled", "boxes", "displaced")
+_STAGES = ("images", "rollouts", "settled", "boxes")
 """Configurations in the order they are trained in, each from the weights of the one before."""
+_LAST, _LAST_RUNS = "displaced", 2
+"""Configuration of the last stage, and how many runs, from seeds counted up, it is the mean of."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the sub-commands; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export.pretrain", description=__doc__)
+    parser = CommandParser(prog=_PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     remake = commands.add_parser("reproduce", help="all stages and the bundle, as shipped; continues a killed run")
     remake.add_argument("--output", type=Path, required=True, help="folder of the runs and of the bundle")
@@ -28,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--start", type=Path, help="checkpoint, or folder of a bundle, that a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
+    average = commands.add_parser("mean", help="mean of the weights of runs that differ in their seed alone")
+    average.add_argument("checkpoints", type=Path, nargs="+")
+    average.add_argument("--output", type=Path, required=True, help="checkpoint to write")
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
     measure.add_argument("folder", type=Path)
     model = measure.add_mutually_exclusive_group(required=True)
@@ -54,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     convert.add_argument("--seeds", type=Path, nargs="+", default=[], help="the same, of models from other seeds")
     convert.add_argument("--int8", action="store_true", help="INT8 graphs as well, calibrated on drawn images")
     convert.add_argument("--dataset", default="labelled development folder", help="name of what was evaluated")
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if options.command == "export":
         return _export(options)
@@ -62,27 +75,54 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "gallery":
         return _gallery(options)
     if options.command == "reproduce":
-        return _reproduce(options.output, options.seed)
+        with _resumable():
+            return _reproduce(options.output, options.seed)
+    if options.command == "mean":
+        from export.pretrain.checkpoint import mean_checkpoint, write_checkpoint
+
+        mean = mean_checkpoint(options.checkpoints)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(options.output, mean)
     if options.command == "train":
         from export.pretrain.config import load_config
         from export.pretrain.loop import train
 
         config = load_config(options.config)
-        train(replace(config, images=options.images or config.images), options.output, options.start)
+        with _resumable():
+            train(replace(config, images=options.images or config.images), options.output, options.start)
     return 0
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        msg = "interrupted; the same command goes on from the last checkpoint"
+        raise errors.Cancelled(msg) from None
 
 
 def _reproduce(output: Path, seed: int | None) -> int:
     from export.pretrain.bundle import write_bundle
+    from export.pretrain.checkpoint import mean_checkpoint, write_checkpoint
     from export.pretrain.config import load_config
     from export.pretrain.int8 import add_int8
     from export.pretrain.loop import CHECKPOINT_NAME, train
 
-    ends = [output / stage / CHECKPOINT_NAME for stage in _STAGES]
-    for number, (stage, start) in enumerate(zip(_STAGES, [None, *ends], strict=False)):
+    start = None
+    for number, stage in enumerate(_STAGES):
         config = load_config(_CONFIGS / f"{stage}.json")
         train(config if seed is None else replace(config, seed=seed + number), output / stage, start)
-    written = write_bundle(ends[-1], output / "bundle")
+        start = output / stage / CHECKPOINT_NAME
+    config = load_config(_CONFIGS / f"{_LAST}.json")
+    first = config.seed if seed is None else seed + len(_STAGES)
+    ends = []
+    for number in range(_LAST_RUNS):
+        run = output / f"{_LAST}-{number + 1}"
+        train(replace(config, seed=first + number), run, start)
+        ends.append(run / CHECKPOINT_NAME)
+    write_checkpoint(output / "mean.pt", mean_checkpoint(ends))
+    written = write_bundle(output / "mean.pt", output / "bundle")
     add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")
     return 0
@@ -165,4 +205,4 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(_PROGRAM, main))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.pretrain.card import PROTOCOLS, Facts, write_card
-from export.pretrain.checkpoint import final_weights, read_checkpoint
+from export.pretrain.checkpoint import read_checkpoint
 from export.pretrain.config import BOX_SIDES, ModelConfig, load_config
 from export.pretrain.graphs import ENCODER_OUTPUTS, OPSET, write_graphs
 from export.pretrain.model import Network
@@ -51,7 +51,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
     state = read_checkpoint(checkpoint)
     config = load_config(state["config"])
     network = Network(config.model)
-    network.load_state_dict(final_weights(state))
+    network.load_state_dict(state["ema"])
     folder.mkdir(parents=True, exist_ok=True)
     graphs = write_graphs(network, folder)
     card = folder / "MODEL_CARD.md"

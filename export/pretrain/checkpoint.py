@@ -5,6 +5,8 @@ Knows torch's file format; must not know how the state is made or used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from export.pretrain.config import load_config
 from export.pretrain.model import Network
 from runtime.errors import CheckpointError
 
-__all__ = ["final_weights", "load_network", "read_checkpoint", "write_checkpoint"]
+__all__ = ["load_network", "mean_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = 1
 
@@ -39,21 +41,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def final_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """What a run has come to so far: the running means of its weights, and its share of those that it began with."""
-    means: dict[str, Tensor] = state["ema"]
-    share = load_config(state["config"]).start_share
-    if not share:
-        return means
-    began: dict[str, Tensor] = state["start"]
-    return {
-        name: value.lerp(began[name], share) if value.is_floating_point() else value for name, value in means.items()
+def mean_checkpoint(paths: Sequence[Path]) -> dict[str, Any]:
+    """State whose weights are the mean of those of runs that differ in their seed alone.
+
+    It can be exported, evaluated and started from; there is no run to continue. Such means are more accurate than
+    their parts where the runs began with the same weights (Wortsman et al., Model soups, 2022).
+
+    Raises
+    ------
+    CheckpointError
+        If the runs differ in more than their seed.
+    """
+    states = [read_checkpoint(path) for path in paths]
+    configs = [load_config(state["config"]) for state in states]
+    for path, config in zip(paths, configs, strict=True):
+        if replace(config, seed=0) != replace(configs[0], seed=0):
+            msg = f"{path}: its configuration is not that of {paths[0]}; wanted runs that differ in their seed alone"
+            raise CheckpointError(msg)
+    weights = [state["ema"] for state in states]
+    means = {
+        name: torch.stack([one[name] for one in weights]).mean(0) if value.is_floating_point() else value
+        for name, value in weights[0].items()
     }
+    images = sum(int(state["images"]) for state in states)
+    return {"config": configs[0].to_json(), "images": images, "ema": means}
 
 
 def load_network(path: Path) -> Network:
-    """Network of a checkpoint's final weights, ready for inference."""
+    """Network of a checkpoint's averaged weights, ready for inference."""
     state = read_checkpoint(path)
     network = Network(load_config(state["config"]).model)
-    network.load_state_dict(final_weights(state))
+    network.load_state_dict(state["ema"])
     return network.eval()

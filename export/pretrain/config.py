@@ -49,7 +49,6 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 2.0
     ema: float = 0.998
-    start_share: float = 0.0  # of the weights that the run began with in those that it ends with
     score_weight: float = 0.5
     neighbour_share: float = 0.25  # prompts that carry the mask of a neighbouring slice
     point_share: float = 0.1  # prompts that are a click in a box of about any size

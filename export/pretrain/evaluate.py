@@ -6,7 +6,7 @@ Protocols: the box is the tight box of the true mask on the object's largest sli
 whole number of pixels from -3 to 3 (generator seeded with ``JITTER_SEED``, objects in file order). ``click_n``: after
 the box, n corrections, each at the centre of the largest wrong component of the answer before it, together with that
 answer as a mask prompt; ``click_n_bare``: the same without the mask. ``refined``: the same box once more with its own
-answer as a mask prompt. ``point``: no box, one click at the centre of the object; ``point_4``: three corrections more.
+answer as a mask prompt, ``jitter_refined`` the jittered box so. ``point``: no box, one click at the centre of the object; ``point_4``: three corrections more.
 ``small/...``: the same for the small objects, which count nowhere else.
 
 JSON: ``protocols`` (name -> mean over cases, ci95 over cases, mean_objects, median_objects, by_case, cases, objects),
@@ -122,14 +122,16 @@ def _evaluate_group(
     shape = (targets.shape[1], targets.shape[2])
     tight = predictor.decode(embedding, boxes)
     loose = np.stack([_jittered(item.box, offset, shape) for item, offset in group])
+    off = predictor.decode(embedding, loose)
     answers = {
         "box": tight.masks,
-        "jitter": predictor.decode(embedding, loose).masks,
+        "jitter": off.masks,
         "baseline_box": np.stack([box_mask(shape, box) for box in boxes]),
         "baseline_ellipse": np.stack([ellipse_mask(shape, box) for box in boxes]),
     }
     if not quick:
         answers["refined"] = predictor.decode(embedding, boxes, earlier=tight.low_res_logits).masks
+        answers["jitter_refined"] = predictor.decode(embedding, loose, earlier=off.low_res_logits).masks
         answers |= _clicked(predictor, embedding, boxes, targets, tight)
         answers |= _pointed(predictor, embedding, targets)
     for row, (item, _) in enumerate(group):

@@ -14,7 +14,7 @@ from export.quantize import QuantizeOptions, Report, quantize_folder
 
 __all__ = ["add_int8"]
 
-_IMAGES = 60
+_IMAGES = 90
 
 
 def add_int8(

@@ -23,7 +23,7 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
-from export.pretrain.checkpoint import final_weights, read_checkpoint, write_checkpoint
+from export.pretrain.checkpoint import read_checkpoint, write_checkpoint
 from export.pretrain.config import TrainConfig
 from export.pretrain.dataset import Examples, example_numbers, is_rollout
 from export.pretrain.model import Network
@@ -52,11 +52,6 @@ def train(config: TrainConfig, output: Path, start: Path | None = None) -> None:
 
     That is a checkpoint, or the folder of a bundle, for a configuration that counts statistics and keeps answers.
     """
-    if config.start_share and start is None:
-        msg = (
-            f"{output}: start_share is {config.start_share}, but there is no start; give the one that it is a share of"
-        )
-        raise CheckpointError(msg)
     output.mkdir(parents=True, exist_ok=True)
     (output / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     if torch.cuda.is_available() or config.processes == 1:
@@ -78,7 +73,8 @@ def _bfloat16_is_native() -> bool:
 
 def _weights_of(start: Path, config: TrainConfig) -> dict[str, Tensor]:
     if not start.is_dir():
-        return final_weights(read_checkpoint(start))
+        weights: dict[str, Tensor] = read_checkpoint(start)["ema"]
+        return weights
     if not (config.norm_steps and config.keep_answers):
         msg = (
             f"{start}: the normalisations of a bundle are folded, so that a run by each batch's own statistics would "
@@ -109,14 +105,12 @@ class _Run:
         if config.norm_steps and not checkpoint.is_file():
             self._count_norms()
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.began = {name: value.clone() for name, value in self.average.items()} if config.start_share else {}
         if checkpoint.is_file():
             state = read_checkpoint(checkpoint)
             self.network.load_state_dict(state["model"])
             self.network.train(not config.norm_steps)
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = {name: value.to(self.device) for name, value in state["ema"].items()}
-            self.began = state["start"] if config.start_share else {}
             self.step = int(state["step"])
 
     def update(self, batch: Batch | SequenceBatch, rng: np.random.Generator) -> StepResult:
@@ -171,7 +165,6 @@ class _Run:
             "config": self.config.to_json(),
             "step": self.step,
             "ema": self.average,
-            "start": self.began,
             "images": self.step * self.config.batch,
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -13,10 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from export.pretrain import int8, loop  # noqa: E402
-from export.pretrain.checkpoint import final_weights, load_network, read_checkpoint  # noqa: E402
+from export.pretrain.checkpoint import load_network, read_checkpoint  # noqa: E402
 from export.pretrain.config import ModelConfig, TrainConfig, load_config  # noqa: E402
 from export.pretrain.model import Network  # noqa: E402
+from runtime._digest import sha256_of  # noqa: E402
 from runtime.bundle import open_bundle  # noqa: E402
+from runtime.command import run_command  # noqa: E402
 from runtime.errors import CheckpointError  # noqa: E402
 
 _TINY = TrainConfig(
@@ -79,39 +81,6 @@ def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     assert not (tmp_path / "rendezvous").exists()
 
 
-def test_a_run_may_end_between_what_it_has_come_to_and_what_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop.train(_TINY, tmp_path / "one")
-    start = tmp_path / "one" / loop.CHECKPOINT_NAME
-    config = replace(_TINY, seed=12, norm_steps=1, keep_answers=True, start_share=0.25)
-    with pytest.raises(CheckpointError, match=r"start_share is 0\.25, but there is no start"):
-        loop.train(config, tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-
-    def die(self: loop._Progress, step: int, result: loop.StepResult) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop._Progress, "add", die)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(config, tmp_path / "two", start)
-    monkeypatch.undo()
-    for _ in range(2):  # resumed, and once more when there is nothing left to do
-        loop.train(config, tmp_path / "two", start)
-        state = read_checkpoint(tmp_path / "two" / loop.CHECKPOINT_NAME)
-        name = "decoder.head.weight"
-        assert state["step"] == 5
-        assert not torch.equal(state["ema"][name], state["start"][name])
-        torch.testing.assert_close(
-            final_weights(state)[name], 0.75 * state["ema"][name] + 0.25 * state["start"][name], rtol=1e-6, atol=1e-8
-        )
-        assert torch.equal(
-            load_network(tmp_path / "two" / loop.CHECKPOINT_NAME).state_dict()[name], final_weights(state)[name]
-        )
-    torch.testing.assert_close(state["start"][name], read_checkpoint(start)["ema"][name])
-
-
 def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     config = TrainConfig(images=8000, batch=8, warmup_steps=100, learning_rate=1.0)
     assert loop.learning_rate(config, 0) == pytest.approx(0.01)
@@ -163,7 +132,7 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
     second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3}
     third = {**second, "norm_steps": 1}
     fourth = {**third, "keep_answers": True}
-    for name, settings in zip(stages, (small, second, third, fourth, {**fourth, "start_share": 0.5}), strict=True):
+    for name, settings in zip(stages, (small, second, third, fourth, {**fourth, "seed": 9}), strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
     quantised: list[Path] = []
@@ -172,10 +141,61 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
     bundle = open_bundle(tmp_path / "runs" / "bundle")
     assert capsys.readouterr().out.strip() == str(bundle.folder / "manifest.json")
     assert quantised == [bundle.folder]
-    weights = [read_checkpoint(tmp_path / "runs" / name / loop.CHECKPOINT_NAME)["ema"] for name in stages]
-    for first, last in pairwise(weights):
+    runs = (*stages[:4], "displaced-1", "displaced-2")
+    states = [read_checkpoint(tmp_path / "runs" / name / loop.CHECKPOINT_NAME) for name in runs]
+    for first, last in pairwise(state["ema"] for state in states):
         for half in ("encoder", "decoder"):
             assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith(half))
+    final = read_checkpoint(tmp_path / "runs" / "mean.pt")
+    assert bundle.manifest.source.checkpoint_sha256 == sha256_of(tmp_path / "runs" / "mean.pt")
+    assert final["images"] == 8
+    name = "decoder.head.weight"
+    ends = [state["ema"][name] for state in states[-2:]]
+    torch.testing.assert_close(final["ema"][name], (ends[0] + ends[1]) / 2)
     assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
-    configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in stages]
-    assert [config["seed"] for config in configs] == [5, 6, 7, 8, 9]
+    configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in runs]
+    assert [config["seed"] for config in configs] == [5, 6, 7, 8, 9, 10]
+
+
+def test_a_mean_is_of_runs_that_differ_in_their_seed_alone(tmp_path: Path) -> None:
+    from export.pretrain import __main__ as command
+
+    loop.train(_TINY, tmp_path / "one")
+    loop.train(replace(_TINY, seed=12), tmp_path / "two")
+    loop.train(replace(_TINY, seed=12, hand=3.0), tmp_path / "three")
+    one, two, three = (str(tmp_path / name / loop.CHECKPOINT_NAME) for name in ("one", "two", "three"))
+    assert command.main(["mean", one, two, "--output", str(tmp_path / "mean.pt")]) == 0
+    name = "decoder.head.weight"
+    ends = [load_network(Path(path)).state_dict()[name] for path in (one, two)]
+    torch.testing.assert_close(load_network(tmp_path / "mean.pt").state_dict()[name], (ends[0] + ends[1]) / 2)
+    with pytest.raises(CheckpointError, match=r"three.*differ in their seed alone"):
+        command.main(["mean", one, three, "--output", str(tmp_path / "none.pt")])
+    assert not (tmp_path / "none.pt").exists()
+
+
+def test_the_command_says_an_error_in_one_line_and_that_an_interrupted_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from export.pretrain import __main__ as command
+
+    def run(*words: str) -> tuple[int, str]:
+        return run_command("pretrain", command.main, words), capsys.readouterr().err
+
+    none = str(tmp_path / "none.pt")
+    code, said = run("export", "--checkpoint", none, "--output", str(tmp_path / "bundle"))
+    assert (code, said.count("\n")) == (4, 1)
+    assert "none.pt: no such checkpoint; train first" in said
+    code, said = run("exprot")
+    assert (code, said.count("\n")) == (2, 1)
+
+    (tmp_path / "tiny.json").write_text(json.dumps(_TINY.to_json()))
+    words = ("train", "--config", str(tmp_path / "tiny.json"), "--output", str(tmp_path / "run"))
+
+    def die(self: loop._Progress, step: int, result: loop.StepResult) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Progress, "add", die)
+    assert run(*words) == (130, "pretrain: interrupted; the same command goes on from the last checkpoint\n")
+    monkeypatch.undo()
+    assert run(*words) == (0, "")
+    assert read_checkpoint(tmp_path / "run" / loop.CHECKPOINT_NAME)["images"] == _TINY.images
