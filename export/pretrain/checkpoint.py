@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from export.pretrain.config import load_config
 from export.pretrain.model import Network

@@ -6,7 +6,8 @@ Protocols: the box is the tight box of the true mask on the object's largest sli
 whole number of pixels from -3 to 3 (generator seeded with ``JITTER_SEED``, objects in file order). ``click_n``: after
 the box, n corrections, each at the centre of the largest wrong component of the answer before it, together with that
 answer as a mask prompt; ``click_n_bare``: the same without the mask. ``refined``: the same box once more with its own
-answer as a mask prompt, ``jitter_refined`` the jittered box so. ``point``: no box, one click at the centre of the object; ``point_4``: three corrections more.
+answer as a mask prompt, ``jitter_refined`` the jittered box so. ``point``: no box, one click at the centre of the
+object; ``point_4``: three corrections more.
 ``small/...``: the same for the small objects, which count nowhere else.
 
 JSON: ``protocols`` (name -> mean over cases, ci95 over cases, mean_objects, median_objects, by_case, cases, objects),
