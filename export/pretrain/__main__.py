@@ -151,7 +151,7 @@ def _joined(figures: list[dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"protocols": {}}
     for found in figures:
         summary["protocols"] |= found["protocols"]
-        for table in ("box_by_modality", "box_by_size"):
+        for table in ("by_modality", "by_size"):
             summary[table] = found.get(table) or summary.get(table, {})
     return summary
 

@@ -10,8 +10,12 @@ answer as a mask prompt, ``jitter_refined`` the jittered box so. ``point``: no b
 object; ``point_4``: three corrections more.
 ``small/...``: the same for the small objects, which count nowhere else.
 
+Beside a protocol stand its baselines, which know no image: ``filled_...``, its box filled, and ``ellipse_...``, the
+ellipse inscribed in it.
+
 JSON: ``protocols`` (name -> mean over cases, ci95 over cases, mean_objects, median_objects, by_case, cases, objects),
-``box_by_modality`` and ``box_by_size`` (tight box; sizes in pixels of the image, means over objects), ``objects``.
+``by_modality`` (means over cases) and ``by_size`` (pixels of the image, means over objects) of ``box``, ``jitter`` and
+``ellipse_box``, ``objects``.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ __all__ = ["JITTER_SEED", "Figures", "evaluate_slices", "format_table"]
 JITTER_SEED = 7
 _CLICK_ROUNDS = 4
 _SIZES = ((0, 100), (100, 400), (400, 1600), (1600, 1 << 30))
+_IN_GROUPS = ("box", "jitter", "ellipse_box")
 _GROUP = 8  # objects decoded at once
 
 
@@ -60,14 +65,19 @@ class Figures:
                 "cases": len(cases),
                 "objects": len(every),
             }
-        by_modality: dict[str, float] = {}
+        return {"protocols": result, "by_modality": self._by_modality(), "by_size": self._by_size()}
+
+    def _by_modality(self) -> dict[str, dict[str, float]]:
+        found = {}
         for modality in sorted(set(self.modality.values())):
-            chosen = {
-                case: values for case, values in self.values.get("box", {}).items() if self.modality[case] == modality
+            rows = {
+                key: {case: values for case, values in self.values[key].items() if self.modality[case] == modality}
+                for key in _IN_GROUPS
+                if key in self.values
             }
-            if chosen:
-                by_modality[modality] = mean_over_cases(chosen)
-        return {"protocols": result, "box_by_modality": by_modality, "box_by_size": self._by_size()}
+            if any(rows.values()):
+                found[modality] = {key: mean_over_cases(cases) for key, cases in rows.items()}
+        return found
 
     def _by_size(self) -> dict[str, dict[str, float]]:
         found = {}
@@ -75,7 +85,7 @@ class Figures:
             chosen = [one for one in self.objects if low <= one.get("area", -1) < high]
             if chosen:
                 name = f"{low} to {high - 1} px" if high < _SIZES[-1][1] else f"from {low} px"
-                means = {key: float(np.mean([one[key] for one in chosen])) for key in ("box", "jitter")}
+                means = {key: float(np.mean([one[key] for one in chosen])) for key in _IN_GROUPS}
                 found[name] = {**means, "objects": len(chosen)}
         return found
 
@@ -127,9 +137,10 @@ def _evaluate_group(
     answers = {
         "box": tight.masks,
         "jitter": off.masks,
-        "baseline_box": np.stack([box_mask(shape, box) for box in boxes]),
-        "baseline_ellipse": np.stack([ellipse_mask(shape, box) for box in boxes]),
     }
+    for protocol, given in (("box", boxes), ("jitter", loose)):
+        answers[f"filled_{protocol}"] = np.stack([box_mask(shape, box) for box in given])
+        answers[f"ellipse_{protocol}"] = np.stack([ellipse_mask(shape, box) for box in given])
     if not quick:
         answers["refined"] = predictor.decode(embedding, boxes, earlier=tight.low_res_logits).masks
         answers["jitter_refined"] = predictor.decode(embedding, loose, earlier=off.low_res_logits).masks
@@ -196,13 +207,11 @@ def format_table(summary: dict[str, Any]) -> str:
             f"{name:24} {row['mean']:7.4f}  [{low:.4f}, {high:.4f}] "
             f"{row['mean_objects']:8.4f} {row['median_objects']:7.4f} {row['objects']:5d}"
         )
-    if summary["box_by_modality"]:
-        lines += ["", "tight box by modality"]
-    lines += [f"{name:24} {value:7.4f}" for name, value in summary["box_by_modality"].items()]
-    if summary["box_by_size"]:
-        lines += ["", f"{'size on the slice':24} {'tight':>7} {'jitter':>7}"]
-    for name, row in summary["box_by_size"].items():
-        lines.append(f"{name:24} {row['box']:7.4f} {row['jitter']:7.4f} {row['objects']:5d}")
+    for title, groups in (("modality", summary["by_modality"]), ("size on the slice", summary["by_size"])):
+        if groups:
+            lines += ["", f"{title:24}" + "".join(f"{key:>12}" for key in _IN_GROUPS)]
+        for name, row in groups.items():
+            lines.append(f"{name:24}" + "".join(f"{row[key]:12.4f}" for key in _IN_GROUPS))
     volumes = [name for name in ("box_3d", "slice_range", "slice_only", "three_boxes") if name in summary["protocols"]]
     if volumes:
         lines += ["", f"{'case':32}" + "".join(f"{name:>13}" for name in volumes)]

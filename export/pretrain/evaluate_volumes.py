@@ -5,6 +5,9 @@ largest slice and the first and last slice. ``slice_only``: that 2-D box alone. 
 slices at 1/6, 1/2 and 5/6 of the object's slices, and the first and last slice. ``every_slice``: the true 2-D box of
 every slice, what propagation could reach. Objects on fewer than ``MIN_SLICES`` slices are left out.
 
+Baselines, where the extent is known: ``filled_...``, the protocol's box on every slice, with sides interpolated between
+several boxes, and ``ellipse_...``, the ellipse inscribed in it.
+
 Knows protocols and the session. Must not know how a session propagates.
 """
 
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 
 from export.pretrain.cases import Case, SliceObject, read_cases
 from export.pretrain.evaluate import Figures
-from export.pretrain.metrics import dice
+from export.pretrain.metrics import box_mask, dice, ellipse_mask
 from export.pretrain.prompts import tight_box
 from runtime import Box, Segmentation, Session, Volume
 
@@ -72,4 +75,30 @@ def _evaluate_object(
         value = dice(found.label_map > 0, truth)
         record[protocol] = value
         figures.values[protocol][case.name].append(value)
+        for baseline, draw in (("filled", box_mask), ("ellipse", ellipse_mask)):
+            solid = _solid(boxes, extent, truth.shape, draw)
+            if solid is not None:
+                record[f"{baseline}_{protocol}"] = dice(solid, truth)
+                figures.values[f"{baseline}_{protocol}"][case.name].append(dice(solid, truth))
     figures.objects.append(record)
+
+
+def _solid(
+    boxes: list[Box],
+    extent: tuple[int, int] | None,
+    shape: tuple[int, int, int],
+    draw: Callable[[tuple[int, int], NDArray[np.float64]], NDArray[np.bool_]],
+) -> NDArray[np.bool_] | None:
+    """The boxes carried through their slices, [i, j, k]; None where nothing says where the object ends."""
+    values = np.array([box.xyxy for box in boxes])
+    if values.shape[1] == 6:
+        extent = (int(values[0, 2]), int(values[0, 5]))
+        values = values[:, [0, 1, 3, 4]]
+    if extent is None:
+        return None
+    places = [box.slice_index if box.slice_index is not None else extent[0] for box in boxes]
+    solid = np.zeros(shape, np.bool_)
+    for k in range(extent[0], extent[1] + 1):
+        sides = np.rint([np.interp(k, places, side) for side in values.T])
+        solid[:, :, k] = draw((shape[1], shape[0]), sides).T
+    return solid

@@ -240,12 +240,13 @@ def _steps(rank: int, config: TrainConfig, output: Path, start: Path | None) -> 
 
 
 class _Progress:
-    """Running means, written as one JSON line every ``log_steps`` steps."""
+    """Running means every ``log_steps`` steps: a JSON line of the learning curve, and a line to standard error."""
 
     def __init__(self, config: TrainConfig, output: Path) -> None:
         """Open nothing; lines are appended one by one."""
         self._config = config
         self._path = output / _LOG_NAME
+        self._name = output.name
         self._started = time.monotonic()
         self._losses: list[float] = []
         self._dice: list[list[float]] = [[] for _ in _KINDS]
@@ -270,4 +271,9 @@ class _Progress:
             line[f"dice_{name}"] = round(float(np.mean(values)), 4) if values else None
         with self._path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+        total = self._config.images // self._config.batch
+        left = (total - step) * self._config.batch / max(rate, 1e-9) / 60
+        sys.stderr.write(
+            f"{self._name}: step {step} of {total}, loss {line['loss']:.3f}, {rate:.1f} images/s, {left:.0f} min left\n"
+        )
         self._started, self._losses, self._dice = now, [], [[] for _ in _KINDS]

@@ -88,7 +88,15 @@ def test_volumes_are_evaluated_with_every_kind_of_prompt(session: Session, tmp_p
     prompts = {"cases": {"one": {**case, "objects": [item], "small_objects": [{**item, "label": 2}]}}}
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
     figures = evaluate_volumes(session, tmp_path)
-    assert set(figures.values) == {"box_3d", "slice_range", "slice_only", "three_boxes", "every_slice"}
+    bounded = ("box_3d", "slice_range", "three_boxes", "every_slice")
+    assert set(figures.values) == {
+        *bounded,
+        "slice_only",
+        *(f"{kind}_{name}" for kind in ("filled", "ellipse") for name in bounded),
+    }
+    for name in bounded:
+        assert figures.values[f"filled_{name}"]["one"] == [1.0], "the object is a block"
+        assert 0.8 < figures.values[f"ellipse_{name}"]["one"][0] < 0.95
     assert all(0 <= figures.values[name]["one"][0] <= 1 for name in figures.values)
     assert len(figures.objects) == 1  # an object that is on no slice is left out
 
@@ -96,3 +104,24 @@ def test_volumes_are_evaluated_with_every_kind_of_prompt(session: Session, tmp_p
 def test_volumes_cannot_be_evaluated_from_a_checkpoint(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", ".", "--checkpoint", str(checkpoint), "--volumes"]) == 2
     assert "export the checkpoint" in capsys.readouterr().err
+
+
+def test_the_baseline_of_several_boxes_interpolates_their_sides(session: Session, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    label = np.zeros((60, 50, 13), np.uint8)
+    for k in range(1, 13):  # grows by two voxels a slice, one a side
+        label[30 - 2 * k : 31 + 2 * k, 25 - k : 26 + k, k] = 1
+    nibabel.save(nibabel.Nifti1Image(label * 90, np.eye(4)), tmp_path / "image.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "label.nii.gz")
+    item = {"label": 1, "name": "pyramid", "z": 12, "box2d": [6, 13, 54, 37], "window": [0, 90, "lo/hi"]}
+    case = {"image": "image.nii.gz", "label": "label.nii.gz", "modality": "MR", "shape": [60, 50, 13]}
+    (tmp_path / "prompts.json").write_text(
+        json.dumps({"cases": {"one": {**case, "objects": [item], "small_objects": []}}})
+    )
+    values = evaluate_volumes(session, tmp_path).values
+    # Boxes on slices 3, 7 and 11: what lies between is exact, slices 1, 2 and 12 take the nearest box.
+    sizes = {k: (4 * k + 1) * (2 * k + 1) for k in range(1, 13)}
+    wrong = (sizes[3] - sizes[1]) + (sizes[3] - sizes[2]) - (sizes[12] - sizes[11])
+    shared = sum(sizes.values()) - (sizes[12] - sizes[11])
+    assert values["filled_three_boxes"]["one"] == [pytest.approx(2 * shared / (2 * sum(sizes.values()) + wrong))]
+    assert values["filled_every_slice"]["one"] == [1.0]

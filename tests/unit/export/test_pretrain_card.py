@@ -9,7 +9,7 @@ from export.pretrain.card import Facts, write_card
 
 def _summary(value: float, **more: Any) -> dict[str, Any]:
     row = {"mean": value, "ci95": [value - 0.05, value + 0.05], "cases": 29}
-    return {"protocols": {"box": row, "jitter": row, "baseline_box": row}, **more}
+    return {"protocols": {"box": row, "jitter": row, "ellipse_box": {**row, "mean": 0.5}}, **more}
 
 
 def test_a_model_that_was_not_measured_says_so() -> None:
@@ -20,13 +20,14 @@ def test_a_model_that_was_not_measured_says_so() -> None:
 
 
 def test_figures_stand_with_their_intervals_beside_the_baselines() -> None:
-    sizes = {"0 to 99 px": {"box": 0.7, "jitter": 0.5, "objects": 22}}
-    card = write_card("A model", 2.0, Facts(_summary(0.88765, box_by_modality={"CT": 0.9}, box_by_size=sizes), "some"))
+    row = {"box": 0.7, "jitter": 0.5, "ellipse_box": 0.4}
+    groups = {"by_modality": {"CT": row}, "by_size": {"0 to 99 px": {**row, "objects": 22}}}
+    card = write_card("A model", 2.0, Facts(_summary(0.88765, **groups), "some"))
     assert "## Mean Dice on some\n" in card
-    assert "| tight box on the largest slice | 0.888 | 0.838 to 0.938 | 29 |" in card
-    assert "| the tight box, filled | 0.888 |" in card
-    assert "| CT | 0.900 |  |" in card
-    assert "| 0 to 99 px, 22 objects | 0.700 | 0.500 |" in card
+    assert "| tight box on the largest slice | 29 | 0.888 | 0.838 to 0.938 | 0.500 | 0.838 to 0.938 |  |  |" in card
+    assert "| each side of that box moved by up to 3 px | 29 | 0.888 | 0.838 to 0.938 |  |  |  |  |" in card
+    assert "| CT | 0.700 | 0.500 | 0.400 |" in card
+    assert "| 0 to 99 px, 22 objects | 0.700 | 0.500 | 0.400 |" in card
     assert "| 3-D" not in card, "what was not measured has no row"
     assert "Learning curve" not in card
     assert "other seeds" not in card

@@ -89,7 +89,10 @@ class _BoxPredictor:
 
 def test_a_predictor_that_fills_the_box_scores_as_the_box_baseline(folder: Path) -> None:
     figures = evaluate_slices(_BoxPredictor(), folder)
-    assert figures.values["box"] == figures.values["baseline_box"]
+    assert figures.values["box"] == figures.values["filled_box"]
+    assert figures.values["jitter"] == figures.values["filled_jitter"]
+    assert figures.values["small/box"] == figures.values["small/filled_box"]
+    assert figures.values["ellipse_box"]["picture"][0] < figures.values["filled_box"]["picture"][0]
     assert figures.values["box"]["picture"] == [1.0]  # the object is a rectangle: an off-by-one box would show
     assert figures.values["box"]["volume"] == [1.0]
     assert figures.values["small/box"]["picture"] == [1.0]
@@ -100,11 +103,11 @@ def test_clicks_alone_and_sizes_are_reported(folder: Path) -> None:
     summary = evaluate_slices(_BoxPredictor(), folder).summary()
     assert summary["protocols"]["point"]["by_case"]["picture"] == pytest.approx(2 * 200 / (200 + 224))
     assert summary["protocols"]["point_4"]["objects"] == 2
-    assert {name: row["objects"] for name, row in summary["box_by_size"].items()} == {
+    assert {name: row["objects"] for name, row in summary["by_size"].items()} == {
         "0 to 99 px": 2,
         "100 to 399 px": 1,
     }
-    assert {row["box"] for row in summary["box_by_size"].values()} == {1.0}
+    assert {row["box"] for row in summary["by_size"].values()} == {1.0}
     assert "100 to 399 px" in format_table(summary)
 
 
@@ -128,7 +131,7 @@ def test_small_objects_are_reported_apart(folder: Path) -> None:
     summary = evaluate_slices(_BoxPredictor(), folder, quick=True).summary()
     assert summary["protocols"]["box"]["objects"] == 2
     assert summary["protocols"]["small/box"]["objects"] == 1
-    assert set(summary["box_by_modality"]) == {"CT", "US"}
+    assert {name: row["box"] for name, row in summary["by_modality"].items()} == {"CT": 1.0, "US": 1.0}
     assert "click_1" not in summary["protocols"]
     assert "small/box" in format_table(summary)
 
