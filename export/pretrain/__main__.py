@@ -172,6 +172,10 @@ def _gallery(options: argparse.Namespace) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from export.pretrain.evaluate import evaluate_slices, format_table
     from export.pretrain.predictors import BundlePredictor, CheckpointPredictor
@@ -181,7 +185,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             sys.stderr.write("--volumes runs the bundle's own propagation; export the checkpoint, give --bundle\n")
             return 2
         figures = evaluate_slices(
-            CheckpointPredictor.from_file(options.checkpoint), options.folder, quick=options.quick
+            CheckpointPredictor.from_file(options.checkpoint), options.folder, quick=options.quick, report=_say
         )
     else:
         from export.pretrain.evaluate_volumes import evaluate_volumes
@@ -189,9 +193,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
         with Session(options.bundle, backend=options.backend, precision=options.precision, cache=False) as session:
             if options.volumes:
-                figures = evaluate_volumes(session, options.folder)
+                figures = evaluate_volumes(session, options.folder, report=_say)
             else:
-                figures = evaluate_slices(BundlePredictor(session), options.folder, quick=options.quick)
+                predictor = BundlePredictor(session)
+                figures = evaluate_slices(predictor, options.folder, quick=options.quick, report=_say)
     summary = figures.summary()
     if options.checkpoint is not None:
         from export.pretrain.checkpoint import read_checkpoint

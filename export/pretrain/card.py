@@ -72,7 +72,7 @@ of a jittered box are more than a seventh of the side, and one spinal cord of 29
 .72, is nearly half of what jitter costs. Neither a vote of seven boxes around the given one nor boxes moved as a whole
 in training (.874) mend that. Objects under 400 px have .830 from the tight box (69 objects; .894 over the five cases
 that have such), the first recipe's weights .812 (.874): of the .03 more that were wanted .02. The best of the three
-answers for every object, which no score tells, nor how well an answer fills its box (.832), would have .850 (.903).
+answers for every object, which no score tells, nor how well an answer fills its box (.833), would have .850 (.903).
 In volumes the true box on every slice shows what the decoder could do, and the difference is drift, most of it into
 neighbours of the same grey.
 
