@@ -107,6 +107,9 @@ class _Run:
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         if checkpoint.is_file():
             state = read_checkpoint(checkpoint)
+            if "model" not in state:
+                msg = f"{checkpoint}: a mean of runs, which is not a run to continue; train from it with --start"
+                raise CheckpointError(msg)
             self.network.load_state_dict(state["model"])
             self.network.train(not config.norm_steps)
             self.optimizer.load_state_dict(state["optimizer"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +170,10 @@ def test_a_mean_is_of_runs_that_differ_in_their_seed_alone(tmp_path: Path) -> No
     name = "decoder.head.weight"
     ends = [load_network(Path(path)).state_dict()[name] for path in (one, two)]
     torch.testing.assert_close(load_network(tmp_path / "mean.pt").state_dict()[name], (ends[0] + ends[1]) / 2)
+    (tmp_path / "four").mkdir()
+    shutil.copy(tmp_path / "mean.pt", tmp_path / "four" / loop.CHECKPOINT_NAME)
+    with pytest.raises(CheckpointError, match=r"a mean of runs, .* train from it with --start"):
+        loop.train(_TINY, tmp_path / "four")
     with pytest.raises(CheckpointError, match=r"three.*differ in their seed alone"):
         command.main(["mean", one, three, "--output", str(tmp_path / "none.pt")])
     assert not (tmp_path / "none.pt").exists()
