@@ -43,8 +43,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def mean_checkpoint(paths: Sequence[Path]) -> dict[str, Any]:
     """State whose weights are the mean of those of runs that differ in their seed alone.
 
-    It can be exported, evaluated and started from; there is no run to continue. Such means are more accurate than
-    their parts where the runs began with the same weights (Wortsman et al., Model soups, 2022).
+    It can be exported, evaluated and started from; there is no run to continue. Where the runs began with
+    the same weights, the mean may be more accurate than either (Wortsman et al., Model soups, 2022).
 
     Raises
     ------

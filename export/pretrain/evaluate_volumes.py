@@ -78,8 +78,9 @@ def _evaluate_object(
         for baseline, draw in (("filled", box_mask), ("ellipse", ellipse_mask)):
             solid = _solid(boxes, extent, truth.shape, draw)
             if solid is not None:
-                record[f"{baseline}_{protocol}"] = dice(solid, truth)
-                figures.values[f"{baseline}_{protocol}"][case.name].append(dice(solid, truth))
+                value = dice(solid, truth)
+                record[f"{baseline}_{protocol}"] = value
+                figures.values[f"{baseline}_{protocol}"][case.name].append(value)
     figures.objects.append(record)
 
 
