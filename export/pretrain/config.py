@@ -56,6 +56,7 @@ class TrainConfig:
     limit_fill: float = 0.45  # least share of such a rectangle's side that the target takes
     boxes: tuple[float, ...] = USERS_BOXES
     hand: float = 7.0  # most pixels of the input by which a side of the last kind of box is off
+    coarse_share: float = 0.0  # images and volumes that are drawn on coarser pixels and enlarged as the runtime does
     refine_share: float = 0.3  # steps whose prompts follow the model's own first answer
     rollout_share: float = 0.0  # steps that carry masks through synthetic volumes
     sequences: int = 4  # volumes such a step, all processes together

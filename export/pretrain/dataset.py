@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pretrain.config import TrainConfig
-from export.pretrain.degrade import degrade
+from export.pretrain.pixels import draw_pixels
 from export.pretrain.prompts import Prompt, PromptMix, make_prompt
-from export.pretrain.scenes import make_scene
+from export.pretrain.scenes import draw_size, make_scene
 from export.pretrain.sequences import Sequence, make_sequence
-from export.pretrain.textures import render
 
 __all__ = ["Example", "Examples", "example_numbers", "is_rollout", "make_example"]
 
@@ -42,20 +41,20 @@ def make_example(
     size: int = 256,
     prompts: int = 4,
     mix: PromptMix = PromptMix(),  # noqa: B008 (frozen)
+    coarse_share: float = 0.0,
 ) -> Example:
     """Draw example ``index`` of ``seed``; an unusable scene is drawn again under the same number."""
     rng = np.random.default_rng([seed, index])
     drawn: list[Prompt] = []
     while len(drawn) < prompts:
-        scene = make_scene(rng, size)
+        drawn_scene = make_scene(rng, draw_size(rng, size, coarse_share))
+        scene = drawn_scene.enlarged(size)
         found = [make_prompt(scene, rng, mix) for _ in range(prompts)]
         drawn = [prompt for prompt in found if prompt is not None]
         if drawn:
             drawn = (drawn * prompts)[:prompts]
-    image = degrade(render(scene, rng), rng)
-    height, width = image.shape[:2]
-    pixels = np.zeros((3, size, size), np.uint8)
-    pixels[:, :height, :width] = image.transpose(2, 0, 1)
+    pixels = draw_pixels(drawn_scene, size, rng, rng)
+    height, width = scene.labels.shape
     masks = np.zeros((2, prompts, size, size), np.uint8)
     clicks = np.zeros((prompts, 2), np.float32)
     for slot, prompt in enumerate(drawn):
@@ -96,6 +95,7 @@ class Examples:
                 size=size,
                 objects=config.sequence_objects,
                 mark_limits=config.limit_share > 0,
+                coarse_share=config.coarse_share,
             )
         return make_example(
             config.seed,
@@ -103,6 +103,7 @@ class Examples:
             size=size,
             prompts=config.prompts,
             mix=self._mix,
+            coarse_share=config.coarse_share,
         )
 
 

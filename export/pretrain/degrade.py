@@ -13,24 +13,31 @@ from export.pretrain.shapes import smooth_noise
 
 __all__ = ["degrade"]
 
+_COARSEST = 3.2  # how many pixels of the network's input a pixel of a scan that was enlarged before covers at most
+
 
 def degrade(
-    image: NDArray[np.float32], rng: np.random.Generator, noise: np.random.Generator | None = None
+    image: NDArray[np.float32],
+    rng: np.random.Generator,
+    noise: np.random.Generator | None = None,
+    *,
+    coarseness: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Degrade (H, W, C) and stretch it to uint8 0..255 over its own range, three channels.
 
-    ``rng`` draws the faults and, unless ``noise`` is given, the noise itself.
+    ``rng`` draws the faults and, unless ``noise`` is given, the noise itself. ``coarseness`` is how many of the
+    network's pixels one of the image's will cover: what makes an image unsharp is drawn in the network's pixels.
     """
     noise = noise or rng
     shape = (image.shape[0], image.shape[1])
-    sigma = 0.25 + 0.9 * abs(rng.standard_normal())
+    sigma = 0.25 + 0.9 * abs(rng.standard_normal()) / coarseness
     image = _with_channels(cv2.GaussianBlur(image, (0, 0), float(sigma)))
     noisy = rng.uniform() < 0.75
     early = rng.uniform() < 0.4
     if noisy and early:
         image = _add_noise(image, rng, noise)
     if rng.uniform() < 0.45:
-        image = _lower_resolution(image, rng)
+        image = _lower_resolution(image, rng, max(1.0, _COARSEST / coarseness))
     if rng.uniform() < 0.5:
         strength = rng.uniform(0.05, 0.45)
         bias = np.exp(strength * smooth_noise(rng, shape, rng.uniform(60, 250)))
@@ -63,10 +70,10 @@ def _add_noise(
     return np.asarray(image + np.float32(level) * noise, np.float32)
 
 
-def _lower_resolution(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _lower_resolution(image: NDArray[np.float32], rng: np.random.Generator, most: float) -> NDArray[np.float32]:
     height, width = image.shape[:2]
-    factor = rng.uniform(1, 3.2)
-    other = factor if rng.uniform() < 0.75 else rng.uniform(1, 3.2)
+    factor = rng.uniform(1, most)
+    other = factor if rng.uniform() < 0.75 else rng.uniform(1, most)
     small = cv2.resize(
         image, (max(8, round(width / factor)), max(8, round(height / other))), interpolation=cv2.INTER_AREA
     )

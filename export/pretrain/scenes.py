@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from export.pretrain.shapes import Canvas, fourier_outline, random_outlines, smooth_noise
 
-__all__ = ["Scene", "look_up", "make_scene", "paint_canvas", "warp_maps"]
+__all__ = ["Scene", "draw_size", "framed_shape", "look_up", "make_scene", "paint_canvas", "warp_maps"]
 
 _CANVAS = 320
+_COARSEST = 0.18  # least side of a coarse scan, as a share of the input's
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,28 @@ class Scene:
 
     labels: NDArray[np.uint8]
     parents: tuple[int, ...]
+
+    def enlarged(self, size: int) -> Scene:
+        """Return the scene with its pixels enlarged until the longer side is ``size``."""
+        height, width = self.labels.shape
+        shape = framed_shape((height, width), size)
+        if shape == (height, width):
+            return self
+        labels = cv2.resize(self.labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return Scene(np.asarray(labels, np.uint8), self.parents)
+
+
+def framed_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Rows and columns of an image in an input frame of ``size`` pixels a side."""
+    scale = size / max(shape)
+    return int(shape[0] * scale + 0.5), int(shape[1] * scale + 0.5)
+
+
+def draw_size(rng: np.random.Generator, size: int, coarse_share: float) -> int:
+    """Longer side at which a scene is drawn: ``size``, or a share of times that of a coarse scan."""
+    if coarse_share and rng.uniform() < coarse_share:
+        return round(_log_uniform(rng, _COARSEST * size, size))
+    return size
 
 
 def make_scene(rng: np.random.Generator, size: int = 256) -> Scene:

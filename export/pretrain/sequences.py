@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pretrain.degrade import degrade
+from export.pretrain.pixels import draw_pixels
 from export.pretrain.prompts import jitter_box, pick_labels, tight_box
-from export.pretrain.scenes import Scene, look_up, paint_canvas, warp_maps
+from export.pretrain.scenes import Scene, draw_size, look_up, paint_canvas, warp_maps
 from export.pretrain.shapes import Canvas, smooth_noise
-from export.pretrain.textures import render
 
 __all__ = ["Sequence", "make_sequence"]
 
@@ -104,20 +103,27 @@ def _drift(rng: np.random.Generator, shape: tuple[int, int]) -> list[NDArray[np.
 
 
 def make_sequence(
-    seed: int, index: int, *, slices: int, size: int = 256, objects: int = 3, mark_limits: bool = False
+    seed: int,
+    index: int,
+    *,
+    slices: int,
+    size: int = 256,
+    objects: int = 3,
+    mark_limits: bool = False,
+    coarse_share: float = 0.0,
 ) -> Sequence:
     """Draw sequence ``index`` of ``seed``; boxes that are limits are marked as such or pass for the object's own."""
     rng = np.random.default_rng([seed, index, 3])
     while True:
         canvas = paint_canvas(rng)
         evolution = _evolution(canvas, rng)
-        map_x, map_y = warp_maps(rng, size)
-        shape = (map_x.shape[0], map_x.shape[1])
-        drift_x, drift_y = _drift(rng, shape)
+        map_x, map_y = warp_maps(rng, draw_size(rng, size, coarse_share))
+        drift_x, drift_y = _drift(rng, (map_x.shape[0], map_x.shape[1]))
         parents = tuple(canvas.parents)
-        scenes = [
+        drawn = [
             Scene(look_up(evolution.at(z), map_x + z * drift_x, map_y + z * drift_y), parents) for z in range(slices)
         ]
+        scenes = [scene.enlarged(size) for scene in drawn]
         found = [pick_labels(scenes[0], rng) for _ in range(objects)]
         picked = [item for item in found if item is not None]
         if picked:
@@ -131,7 +137,7 @@ def make_sequence(
         for z, scene in enumerate(scenes):
             if z:
                 followed = _follow(np.asarray(cv2.LUT(scene.labels, table), np.uint8), followed)
-            targets[z, slot, : shape[0], : shape[1]] = followed
+            targets[z, slot, : followed.shape[0], : followed.shape[1]] = followed
         boxes[slot] = jitter_box(tight_box(mask), rng)
         limits[slot] = [-np.inf, -np.inf, np.inf, np.inf]
         if rng.uniform() < 0.5:
@@ -141,15 +147,12 @@ def make_sequence(
                 limits[slot] += np.array([-1, -1, 1, 1]) * reach * (rng.uniform(size=4) < 0.5)
             if rng.uniform() < 0.5:
                 boxes[slot], is_limit[slot] = limits[slot], mark_limits
-    return Sequence(_images(scenes, rng, size), targets, boxes, limits, is_limit)
+    return Sequence(_images(drawn, rng, size), targets, boxes, limits, is_limit)
 
 
 def _images(scenes: list[Scene], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """Render all slices with one look; only the noise differs from slice to slice."""
     look, fault = int(rng.integers(2**31)), int(rng.integers(2**31))
-    pixels = np.zeros((len(scenes), 3, size, size), np.uint8)
-    for z, scene in enumerate(scenes):
-        image = degrade(render(scene, np.random.default_rng(look)), np.random.default_rng(fault), rng)
-        height, width = image.shape[:2]
-        pixels[z, :, :height, :width] = image.transpose(2, 0, 1)
-    return pixels
+    return np.stack(
+        [draw_pixels(scene, size, np.random.default_rng(look), np.random.default_rng(fault), rng) for scene in scenes]
+    )

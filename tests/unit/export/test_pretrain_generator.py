@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from export.pretrain.dataset import make_example
+from export.pretrain.pixels import draw_pixels
+from export.pretrain.predictors import frame_image
 from export.pretrain.prompts import PromptMix, error_click, jitter_box, make_prompt, neighbour_mask, tight_box
-from export.pretrain.scenes import make_scene
+from export.pretrain.scenes import Scene, draw_size, make_scene
 from export.pretrain.sequences import make_sequence
 
 
@@ -51,6 +53,65 @@ def test_every_parent_is_painted_before_its_children() -> None:
     assert scene.parents[0] == -1
     assert all(parent < label for label, parent in enumerate(scene.parents))
     assert scene.labels.max() < len(scene.parents)
+
+
+def test_a_share_of_scenes_is_drawn_on_coarser_pixels() -> None:
+    rng = np.random.default_rng(3)
+    sizes = np.array([draw_size(rng, 256, 0.4) for _ in range(600)])
+    coarse = sizes[sizes < 256]
+    assert 0.33 < len(coarse) / len(sizes) < 0.47
+    assert 46 <= coarse.min() < 55
+    assert coarse.max() > 220
+    assert {draw_size(rng, 256, 0.0) for _ in range(20)} == {256}
+
+
+def test_coarse_labels_are_enlarged_to_where_the_image_is() -> None:
+    labels = np.zeros((40, 61), np.uint8)
+    labels[9:23, 14:37] = 1
+    enlarged = Scene(labels, (-1, 0)).enlarged(256).labels
+    framed, resized = frame_image(labels * np.uint8(255), 256)
+    image = framed[0, : resized[0], : resized[1]] > 0.5
+    assert enlarged.shape == resized == (168, 256)
+    assert tight_box(enlarged).tolist() == tight_box(image).tolist() == [59, 38, 154, 96]
+    assert np.count_nonzero(enlarged != image) < 20, "Lanczos rounds corners"
+
+
+def test_a_coarse_image_is_enlarged_as_the_runtime_enlarges_it() -> None:
+    scene = make_scene(np.random.default_rng(2), 70)
+    pixels = draw_pixels(scene, 256, np.random.default_rng(5), np.random.default_rng(6))
+    height, width = scene.enlarged(256).labels.shape
+    assert pixels.shape == (3, 256, 256)
+    assert max(height, width) == 256
+    assert not pixels[:, height:].any()
+    assert not pixels[:, :, width:].any()
+    fine = draw_pixels(scene, 70, np.random.default_rng(5), np.random.default_rng(6))
+    assert fine.shape == (3, 70, 70)
+    along = np.diff(pixels[0, :height, :width].astype(float))  # differences, since the borders do not meet
+    power = np.abs(np.fft.rfft(along * np.hanning(along.shape[1]))) ** 2
+    assert power[:, 2 * power.shape[1] // 5 :].sum() < 0.02 * power.sum(), "nothing finer than a coarse pixel"
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_an_example_on_coarse_pixels_has_targets_of_whole_pixels(index: int) -> None:
+    rng = np.random.default_rng([5, index])
+    size = draw_size(rng, 256, 1.0)  # the first thing an example draws
+    example = make_example(5, index, coarse_share=1.0, mix=PromptMix(neighbour_share=0.0, boxes=(1.0, 0.0, 0.0, 0.0)))
+    edges = {round(place * 256 / size) for place in range(size + 1)}
+    assert size < 256
+    for target, box, clicked in zip(example.targets, example.boxes, example.has_click, strict=True):
+        rows, columns = np.nonzero(np.diff(target.astype(int), axis=0))[0], np.nonzero(np.diff(target.astype(int)))[1]
+        assert {int(row) + 1 for row in rows} <= {edge + off for edge in edges for off in (-1, 0, 1)}
+        assert len(columns)
+        assert clicked or (box == tight_box(target)).all()
+
+
+def test_a_sequence_on_coarse_pixels_fills_the_frame_and_keeps_its_objects() -> None:
+    sequence = make_sequence(6, 1, slices=3, coarse_share=1.0)
+    assert sequence.pixels.shape == (3, 3, 256, 256)
+    columns = np.flatnonzero(sequence.pixels.any((0, 1, 2)))
+    rows = np.flatnonzero(sequence.pixels.any((0, 1, 3)))
+    assert max(columns[-1], rows[-1]) > 200
+    assert sequence.targets[0].any((1, 2)).all()
 
 
 def test_a_tight_box_ends_on_the_last_pixel_inside() -> None:
