@@ -1,4 +1,4 @@
-"""Budgets, labelled images and the roofline as plain text.
+"""Budgets and what is missed of them, labelled images and the roofline as plain text.
 
 Knows the layout of the report alone.
 """
@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from perf.records import BudgetFigures, Report
-from perf.text import NONE, aligned, indented
+from perf.shortfall import shortfalls
+from perf.text import NONE, aligned, indented, short
 
-__all__ = ["budget_lines", "budget_texts", "labelled_lines", "labelled_rows", "roofline_lines", "roofline_rows"]
+__all__ = [
+    "SHORTFALL_TITLE",
+    "budget_lines",
+    "budget_texts",
+    "labelled_lines",
+    "labelled_rows",
+    "roofline_lines",
+    "roofline_rows",
+    "shortfall_lines",
+    "shortfall_rows",
+]
+
+SHORTFALL_TITLE = "Where the time of what is missed goes, ms"
 
 _LAYERS = 8
 _WORTH = 0.01  # of the graph's time: what a kind of layer must take to be shown
@@ -39,6 +52,29 @@ def budget_lines(report: Report) -> Iterator[str]:
     if report.budgets:
         yield "Budgets"
         yield from indented(aligned([["wanted", "found", ""], *(list(budget_texts(one)) for one in report.budgets)]))
+
+
+def shortfall_rows(report: Report) -> Iterator[tuple[str, list[list[str]]]]:
+    """Title and parts of what missed a budget of time, a head first."""
+    for one in shortfalls(report):
+        wanted = ", ".join(short(limit) for limit in one.wanted_ms)
+        title = (
+            f"{one.subject}, {one.case}, {one.quantity}: {short(one.found_ms)}, wanted {wanted}; "
+            f"with its graphs at the peaks {short(one.at_peaks_ms)}"
+        )
+        parts = [
+            [part.name, short(part.ms), NONE if part.least_ms is None else short(part.least_ms)] for part in one.parts
+        ]
+        yield title, [["part", "takes", "peaks allow"], *parts]
+
+
+def shortfall_lines(report: Report) -> Iterator[str]:
+    """Those rows, aligned; nothing where nothing is missed."""
+    for number, (title, rows) in enumerate(shortfall_rows(report)):
+        if not number:
+            yield SHORTFALL_TITLE
+        yield f"  {title}"
+        yield from indented(indented(aligned(rows)))
 
 
 def labelled_rows(report: Report) -> list[list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from perf.cases import series_of
-from perf.extra_tables import budget_texts, labelled_rows, roofline_rows
+from perf.extra_tables import SHORTFALL_TITLE, budget_texts, labelled_rows, roofline_rows, shortfall_rows
 from perf.figures import is_own, pairs
 from perf.records import CaseFigures, ConfigurationFigures, Report
 from perf.svg import COLOURS, Bar, Line, bars, lines
@@ -55,6 +55,7 @@ def html_report(report: Report) -> str:
     body += _section("What cost grows with", _series(report))
     body += _section("Labelled images", [_table(labelled_rows(report))])
     body += _section("Roofline", _roofline(report))
+    body += _section(SHORTFALL_TITLE, _titled(shortfall_rows(report)))
     page = "\n".join(body)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>lite-infer performance</title>'
@@ -180,6 +181,10 @@ def _roofline(report: Report) -> Iterator[str]:
     if graphs:
         yield _key(["what the peaks allow", "above that"])
         yield bars(graphs, "ms a call")
-    for title, rows_ in roofline_rows(report):
+    yield from _titled(roofline_rows(report))
+
+
+def _titled(tables: Iterable[tuple[str, list[list[str]]]]) -> Iterator[str]:
+    for title, rows in tables:
         yield f"<h3>{escape(title)}</h3>"
-        yield _table(rows_)
+        yield _table(rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from perf.extra_tables import budget_lines, labelled_lines, roofline_lines
+from perf.extra_tables import budget_lines, labelled_lines, roofline_lines, shortfall_lines
 from perf.figures import case_of, is_own, ratio, reference_of, single_of
 from perf.isa_note import isa_note
 from perf.records import Answer, CaseFigures, ConfigurationFigures, Machine, ProcessFigures, Report
@@ -42,7 +42,8 @@ def format_report(report: Report) -> str:
         found = [(one, case) for one in report.configurations for case in one.cases if case.case == facts.name]
         title = f"{facts.name}: {facts.title} ({'x'.join(str(side) for side in facts.shape)} {facts.dtype})"
         blocks.append([title, *indented(_case_tables(report, found))])
-    blocks += [list(lines) for lines in (labelled_lines(report), roofline_lines(report), budget_lines(report))]
+    extras = (labelled_lines, roofline_lines, budget_lines, shortfall_lines)
+    blocks += [list(lines(report)) for lines in extras]
     blocks.append(list(remarks(report)))
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 

@@ -184,7 +184,7 @@ def test_a_real_run_with_a_tiny_bundle_measures_every_figure(
     (case,) = one.cases
     assert (one.status, one.bundle.name if one.bundle else None, one.precision_used) == ("ok", "tiny", "fp32")
     assert all(figures.peak_rss_bytes is not None for figures in case.processes.values())
-    assert case.counts == {"slices_encoded": 1.0, "prompts_decoded": 1.0}
+    assert case.counts == {"slices_encoded": 1.0, "prompts_decoded": 1.0, "second_prompts_decoded": 1.0}
     wanted = {"read_ms", "window_ms", "encode_per_slice_ms", "decode_per_box_ms", "propagate_ms", "write_ms"}
     assert wanted | {"import_ms", "start_ms", "stored_propagate_ms", "rest_ms"} <= set(case.stages)
     assert case.answer is not None
