@@ -25,6 +25,7 @@ PROTOCOLS = {
     "point": "one click and no box",
     "point_4": "four clicks and no box",
     "small/box": "tight box, objects of 20 to 99 px",
+    "under_400/box": "tight box, all objects under 400 px",
     "box_3d": "3-D: box of six numbers",
     "slice_range": "3-D: box on the largest slice, first and last slice given",
     "slice_only": "3-D: box on the largest slice alone",

@@ -8,7 +8,8 @@ the box, n corrections, each at the centre of the largest wrong component of the
 answer as a mask prompt; ``click_n_bare``: the same without the mask. ``refined``: the same box once more with its own
 answer as a mask prompt, ``jitter_refined`` the jittered box so. ``point``: no box, one click at the centre of the
 object; ``point_4``: three corrections more.
-``small/...``: the same for the small objects, which count nowhere else.
+``small/...``: the same for the small objects, which count nowhere else. ``under_400/...``: all objects of fewer than
+400 pixels, small ones or not, with the boxes of ``box`` and ``jitter``.
 
 Beside a protocol stand its baselines, which know no image: ``filled_...``, its box filled, and ``ellipse_...``, the
 ellipse inscribed in it.
@@ -40,12 +41,14 @@ JITTER_SEED = 7
 _CLICK_ROUNDS = 4
 _SIZES = ((0, 100), (100, 400), (400, 1600), (1600, 1 << 30))
 _IN_GROUPS = ("box", "jitter", "ellipse_box")
+_FEW_PIXELS = 400
+_OF_FEW_PIXELS = tuple(f"{kind}{box}" for kind in ("", "filled_", "ellipse_") for box in ("box", "jitter"))
 _GROUP = 8  # objects decoded at once
 
 
 @dataclass
 class Figures:
-    """Dice of each protocol, by case; ``small/...`` holds the small objects."""
+    """Dice of each protocol, by case; ``small/...`` and ``under_400/...`` as the module says."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     modality: dict[str, str] = field(default_factory=dict)
@@ -159,6 +162,9 @@ def _evaluate_group(
         for protocol, masks in answers.items():
             record[protocol] = dice(masks[row], targets[row])
             figures.values[prefix + protocol][case.name].append(record[protocol])
+        if record["area"] < _FEW_PIXELS:
+            for protocol in _OF_FEW_PIXELS:
+                figures.values[f"under_{_FEW_PIXELS}/{protocol}"][case.name].append(record[protocol])
         figures.objects.append(record)
 
 

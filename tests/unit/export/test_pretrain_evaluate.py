@@ -99,6 +99,20 @@ def test_a_predictor_that_fills_the_box_scores_as_the_box_baseline(folder: Path)
     assert figures.values["jitter"]["picture"][0] < 1
 
 
+def test_objects_of_few_pixels_count_once_more_in_figures_of_their_own(folder: Path, tmp_path: Path) -> None:
+    figures = evaluate_slices(_BoxPredictor(), folder, quick=True)
+    assert [record["area"] for record in figures.objects] == [200, 24, 90]
+    assert {case: len(found) for case, found in figures.values["under_400/box"].items()} == {"picture": 2, "volume": 1}
+    assert figures.values["box"]["picture"] == [1.0], "small ones count nowhere else"
+    label = cv2.imread(str(folder / "label.png"), cv2.IMREAD_UNCHANGED)
+    prompts = json.loads((folder / "prompts.json").read_text())
+    label[5:35, 10:30] = 1  # 600 pixels
+    prompts["cases"]["picture"]["objects"][0]["box2d"] = [10, 5, 29, 34]
+    cv2.imwrite(str(folder / "label.png"), label)
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    assert len(evaluate_slices(_BoxPredictor(), folder, quick=True).values["under_400/box"]["picture"]) == 1
+
+
 def test_clicks_alone_and_sizes_are_reported(folder: Path) -> None:
     summary = evaluate_slices(_BoxPredictor(), folder).summary()
     assert summary["protocols"]["point"]["by_case"]["picture"] == pytest.approx(2 * 200 / (200 + 224))
