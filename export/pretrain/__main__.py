@@ -20,8 +20,8 @@ _PROGRAM = "python -m export.pretrain"
 _CONFIGS = Path(__file__).parent / "configs"
 _STAGES = ("images", "rollouts", "settled", "boxes")
 """Configurations in the order they are trained in, each from the weights of the one before."""
-_LAST, _LAST_RUNS = "displaced", 2
-"""Configuration of the last stage, and how many runs, from seeds counted up, it is the mean of."""
+_LAST = (("displaced", 2), ("coarse", 1))
+"""Configurations of the last stage, all from the same weights, and how many runs of each, from seeds counted up."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--start", type=Path, help="checkpoint, or folder of a bundle, that a new run starts from")
     run.add_argument("--images", type=int, help="length of the run, instead of the configuration's")
-    average = commands.add_parser("mean", help="mean of the weights of runs that differ in their seed alone")
+    average = commands.add_parser("mean", help="mean of the weights of several runs of one network")
     average.add_argument("checkpoints", type=Path, nargs="+")
     average.add_argument("--output", type=Path, required=True, help="checkpoint to write")
     measure = commands.add_parser("evaluate", help="figures on a labelled folder with prompts.json")
@@ -114,14 +114,17 @@ def _reproduce(output: Path, seed: int | None) -> int:
         config = load_config(_CONFIGS / f"{stage}.json")
         train(config if seed is None else replace(config, seed=seed + number), output / stage, start)
         start = output / stage / CHECKPOINT_NAME
-    config = load_config(_CONFIGS / f"{_LAST}.json")
-    first = config.seed if seed is None else seed + len(_STAGES)
-    ends = []
-    for number in range(_LAST_RUNS):
-        run = output / f"{_LAST}-{number + 1}"
-        train(replace(config, seed=first + number), run, start)
-        ends.append(run / CHECKPOINT_NAME)
-    write_checkpoint(output / "mean.pt", mean_checkpoint(ends))
+    means, ran = [], len(_STAGES)
+    for stage, runs in _LAST:
+        config, ends = load_config(_CONFIGS / f"{stage}.json"), []
+        for number in range(runs):
+            run = output / f"{stage}-{number + 1}"
+            train(replace(config, seed=config.seed + number if seed is None else seed + ran), run, start)
+            ends.append(run / CHECKPOINT_NAME)
+            ran += 1
+        means.append(output / f"{stage}.pt")
+        write_checkpoint(means[-1], mean_checkpoint(ends))
+    write_checkpoint(output / "mean.pt", mean_checkpoint(means))
     written = write_bundle(output / "mean.pt", output / "bundle")
     add_int8(written.parent, report=print)
     sys.stdout.write(f"{written}\n")

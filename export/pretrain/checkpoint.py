@@ -6,7 +6,6 @@ Knows torch's file format; must not know how the state is made or used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def mean_checkpoint(paths: Sequence[Path]) -> dict[str, Any]:
-    """State whose weights are the mean of those of runs that differ in their seed alone.
+    """State whose weights are the mean of those of several runs of one network.
 
     It can be exported, evaluated and started from; there is no run to continue. Where the runs began with
     the same weights, the mean may be more accurate than either (Wortsman et al., Model soups, 2022).
@@ -49,13 +48,13 @@ def mean_checkpoint(paths: Sequence[Path]) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the runs differ in more than their seed.
+        If they are of networks of different sizes.
     """
     states = [read_checkpoint(path) for path in paths]
     configs = [load_config(state["config"]) for state in states]
     for path, config in zip(paths, configs, strict=True):
-        if replace(config, seed=0) != replace(configs[0], seed=0):
-            msg = f"{path}: its configuration is not that of {paths[0]}; wanted runs that differ in their seed alone"
+        if config.model != configs[0].model:
+            msg = f"{path}: its network is not that of {paths[0]}; wanted runs of one, best from the same start"
             raise CheckpointError(msg)
     weights = [state["ema"] for state in states]
     means = {

@@ -99,7 +99,7 @@ def test_a_predictor_that_fills_the_box_scores_as_the_box_baseline(folder: Path)
     assert figures.values["jitter"]["picture"][0] < 1
 
 
-def test_objects_of_few_pixels_count_once_more_in_figures_of_their_own(folder: Path, tmp_path: Path) -> None:
+def test_objects_of_few_pixels_count_once_more_in_figures_of_their_own(folder: Path) -> None:
     figures = evaluate_slices(_BoxPredictor(), folder, quick=True)
     assert [record["area"] for record in figures.objects] == [200, 24, 90]
     assert {case: len(found) for case, found in figures.values["under_400/box"].items()} == {"picture": 2, "volume": 1}

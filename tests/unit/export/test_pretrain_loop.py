@@ -128,13 +128,15 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
 ) -> None:
     from export.pretrain import __main__ as command
 
-    stages = ("images", "rollouts", "settled", "boxes", "displaced")
+    stages = ("images", "rollouts", "settled", "boxes", "displaced", "coarse")
     small = {"images": 4, "batch": 2, "prompts": 2, "processes": 1, "workers": 0, "warmup_steps": 1}
     small["bfloat16"] = False
     second = {**small, "seed": 2, "rollout_share": 0.5, "sequences": 1, "slices": 3}
     third = {**second, "norm_steps": 1}
     fourth = {**third, "keep_answers": True}
-    for name, settings in zip(stages, (small, second, third, fourth, {**fourth, "seed": 9}), strict=True):
+    last = {**fourth, "seed": 9}
+    given = (small, second, third, fourth, last, {**last, "seed": 11, "coarse_share": 0.5})
+    for name, settings in zip(stages, given, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(command, "_CONFIGS", tmp_path)
     quantised: list[Path] = []
@@ -143,28 +145,29 @@ def test_one_command_trains_all_stages_and_writes_the_bundle(
     bundle = open_bundle(tmp_path / "runs" / "bundle")
     assert capsys.readouterr().out.strip() == str(bundle.folder / "manifest.json")
     assert quantised == [bundle.folder]
-    runs = (*stages[:4], "displaced-1", "displaced-2")
+    runs = (*stages[:4], "displaced-1", "displaced-2", "coarse-1")
     states = [read_checkpoint(tmp_path / "runs" / name / loop.CHECKPOINT_NAME) for name in runs]
     for first, last in pairwise(state["ema"] for state in states):
         for half in ("encoder", "decoder"):
             assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith(half))
     final = read_checkpoint(tmp_path / "runs" / "mean.pt")
     assert bundle.manifest.source.checkpoint_sha256 == sha256_of(tmp_path / "runs" / "mean.pt")
-    assert final["images"] == 8
+    assert final["images"] == 12
     name = "decoder.head.weight"
-    ends = [state["ema"][name] for state in states[-2:]]
-    torch.testing.assert_close(final["ema"][name], (ends[0] + ends[1]) / 2)
+    one, two, coarse = (state["ema"][name] for state in states[-3:])
+    torch.testing.assert_close(final["ema"][name], (one + two) / 4 + coarse / 2)
     assert command.main(["reproduce", "--output", str(tmp_path / "other"), "--seed", "5"]) == 0
     configs = [json.loads((tmp_path / "other" / name / "config.json").read_text()) for name in runs]
-    assert [config["seed"] for config in configs] == [5, 6, 7, 8, 9, 10]
+    assert [config["seed"] for config in configs] == [5, 6, 7, 8, 9, 10, 11]
 
 
-def test_a_mean_is_of_runs_that_differ_in_their_seed_alone(tmp_path: Path) -> None:
+def test_a_mean_is_of_runs_of_one_network(tmp_path: Path) -> None:
     from export.pretrain import __main__ as command
 
     loop.train(_TINY, tmp_path / "one")
     loop.train(replace(_TINY, seed=12), tmp_path / "two")
-    loop.train(replace(_TINY, seed=12, hand=3.0), tmp_path / "three")
+    wider = replace(_TINY.model, embedding=(4, 8, 12))
+    loop.train(replace(_TINY, model=wider), tmp_path / "three")
     one, two, three = (str(tmp_path / name / loop.CHECKPOINT_NAME) for name in ("one", "two", "three"))
     assert command.main(["mean", one, two, "--output", str(tmp_path / "mean.pt")]) == 0
     name = "decoder.head.weight"
@@ -174,7 +177,7 @@ def test_a_mean_is_of_runs_that_differ_in_their_seed_alone(tmp_path: Path) -> No
     shutil.copy(tmp_path / "mean.pt", tmp_path / "four" / loop.CHECKPOINT_NAME)
     with pytest.raises(CheckpointError, match=r"a mean of runs, .* train from it with --start"):
         loop.train(_TINY, tmp_path / "four")
-    with pytest.raises(CheckpointError, match=r"three.*differ in their seed alone"):
+    with pytest.raises(CheckpointError, match=r"three.*network is not that of .*one"):
         command.main(["mean", one, three, "--output", str(tmp_path / "none.pt")])
     assert not (tmp_path / "none.pt").exists()
 
