@@ -18,7 +18,7 @@ _IMAGES = 90
 
 
 def add_int8(
-    folder: Path, *, images: int = _IMAGES, max_drop: float = 0.4, report: Callable[[str], None] = lambda _: None
+    folder: Path, *, images: int = _IMAGES, max_drop: float = 0.5, report: Callable[[str], None] = lambda _: None
 ) -> Report:
     """Give a bundle that `write_bundle` just wrote its INT8 graphs, and store its float weights in float16.
 
