@@ -59,25 +59,27 @@ research software and not a medical device.
 _LIMITS = """## What limits it
 
 The figures grow slowly with the images drawn: above, four checkpoints of a first stage of 32,000 images from seed 1,
-then the ends of this model's five stages and the mean that ships. The second stage, on volumes, gives the propagation,
-and its running statistics fit no kind of prompt: with those of images, without roll-outs, its weights have .902 with
-the tight box and .880 with the jittered one, and .496 of the example CT's organs from a 3-D box. The third stage counts
-one set over all kinds and trains on with it (`docs/adr/0011-statistics-are-counted-once.md`); of the jittered box .005
-are lost to that. The fourth has more boxes that are off by some pixels and more rectangles of 3-D boxes: .001 and .020
-more. The fifth moves sides by up to 16 px, since a pixel of a coarse image is several of the network's; from it on,
-coarse images are enlarged by Lanczos. It was run three times from the same weights: from seeds 15 and 16, whose mean
-has .880 with the jittered box where they have .878 and .879, and .583 of the CT's organs from a 3-D box where they
-have .567 and .561 (`docs/adr/0013-two-seeds-and-lanczos.md`); and from seed 17 with nearly half of the scenes drawn on
-coarse pixels. What ships is the mean of that run and of the mean of the first two: as the curve's last two lines show,
-it has .001 to .007 more for nearly every prompt, .014 less for four clicks alone, all of it one glioma, and .006 and
-.008 less of the CT with the range and with a box alone (`docs/adr/0014-coarse-pixels.md`). Of every third object here
-3 px of a jittered box are more than a seventh of the side. Neither a vote of seven boxes around the given one nor boxes
-moved as a whole in training (.874) mend that.
+then the ends of this model's five stages, the fifth from seed 15, the mean of its first two runs, and what ships. The
+second stage, on volumes, gives the propagation, and its running statistics fit no kind of prompt: with those of images,
+without roll-outs, its weights have .902 with the tight box and .880 with the jittered one, and .496 of the example CT's
+organs from a 3-D box. The third stage counts one set over all kinds and trains on with it
+(`docs/adr/0011-statistics-are-counted-once.md`); of the jittered box .005 are lost to that. The fourth has more boxes
+that are off by some pixels and more rectangles of 3-D boxes: .001 and .020 more. The fifth moves sides by up to 16 px,
+since a pixel of a coarse image is several of the network's; from it on, coarse images are enlarged by Lanczos. It was
+run three times from the same weights: from seeds 15 and 16, whose mean has .880 with the jittered box where they have
+.878 and .879, and .583 of the CT's organs from a 3-D box where they have .567 and .561
+(`docs/adr/0013-two-seeds-and-lanczos.md`); and from seed 17 with nearly half of the scenes drawn on coarse pixels. What
+ships is the mean of that run and of the mean of the first two: as the curve's last two lines show, it has .001 to .007
+more for nearly every prompt, .014 less for four clicks alone, all of it one glioma, and .006 and .008 less of the CT
+with the range and with a box alone (`docs/adr/0014-coarse-pixels.md`). Of every third object here 3 px of a jittered
+box are more than a seventh of the side. Neither a vote of seven boxes around the given one nor boxes moved as a whole
+in training (.874) mend that.
 
 Objects under 400 px have .894 from the tight box over the five cases that have such, the first recipe's weights .874:
 of the .03 more that were wanted .02. Coarse pixels did not move that: seed 15, seed 17 and the means have .892 to .895.
 The best of the three answers for every object, which no score tells, would have .903 (seeds 15 and 16), the mean with
 the answer on an enlarged crop .902 for a second encoding of each, with mirrored images .895.
+
 In volumes the true box on every slice shows what the decoder could do, and the difference is drift, most of it into
 neighbours of the same grey.
 

@@ -17,12 +17,9 @@ __all__ = ["add_int8"]
 _IMAGES = 90
 
 
-def add_int8(
-    folder: Path, *, images: int = _IMAGES, max_drop: float = 0.5, report: Callable[[str], None] = lambda _: None
-) -> Report:
+def add_int8(folder: Path, *, report: Callable[[str], None] = lambda _: None) -> Report:
     """Give a bundle that `write_bundle` just wrote its INT8 graphs, and store its float weights in float16.
 
-    BundleError where the masks would differ from those of float32 by more than `max_drop` Dice points.
+    BundleError where the masks would differ from those of float32 by more than half a Dice point.
     """
-    options = QuantizeOptions(max_drop=max_drop, report=report)
-    return quantize_folder(folder, divided(drawn_samples(images), drawn=True), options)
+    return quantize_folder(folder, divided(drawn_samples(_IMAGES), drawn=True), QuantizeOptions(report=report))
