@@ -18,6 +18,7 @@ from torch import Tensor
 from export.pretrain.checkpoint import load_network
 from export.pretrain.config import BOX_SIDES
 from export.pretrain.model import Network
+from export.pretrain.scenes import framed_shape
 from export.pretrain.step import OWN
 from runtime._derived import point_boxes
 from runtime._resize import enlarge_lanczos
@@ -57,9 +58,7 @@ class Predictor(Protocol):
 
 def frame_image(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """Image (H, W(, 3)) -> encoder input (3, size, size) in 0..1, and the resized (h, w) inside it."""
-    height, width = image.shape[:2]
-    scale = size / max(height, width)
-    resized_size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    resized_size = framed_shape((image.shape[0], image.shape[1]), size)
     resized = enlarge_lanczos(image, resized_size)
     if resized.shape[:2] != resized_size:
         resized = np.asarray(cv2.resize(image, resized_size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
