@@ -65,7 +65,8 @@ def shortfalls(report: Report) -> Iterator[Shortfall]:
         found_ms = None if case is None else _found_ms(kind, case)
         if case is None or found_ms is None:
             continue
-        wanted = tuple(dict.fromkeys(_wanted_ms(report, budget, found_ms) for budget in budgets if _is_known(budget)))
+        limits = (_wanted_ms(report, budget, found_ms) for budget in budgets)
+        wanted = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
         parts = tuple(_parts(report, kind, one, case, found_ms))
         if wanted and parts:
             yield Shortfall(one.subject, case_name, kind, wanted, parts)
@@ -79,15 +80,12 @@ def _found_ms(kind: str, case: CaseFigures) -> float | None:
     return None if wall is None else wall.median * 1e3
 
 
-def _is_known(budget: BudgetFigures) -> bool:
-    return bool(budget.value) and budget.limit is not None
-
-
-def _wanted_ms(report: Report, budget: BudgetFigures, found_ms: float) -> float:
-    limit, value = budget.limit or 0.0, budget.value or 1.0
+def _wanted_ms(report: Report, budget: BudgetFigures, found_ms: float) -> float | None:
+    if budget.limit is None or not budget.value:
+        return None
     if budget.unit == "times":
-        return found_ms * limit / value
-    return limit * 1e3 + (_floor_ms(report) if budget.against == "floor" else 0.0)
+        return found_ms * budget.limit / budget.value
+    return budget.limit * 1e3 + (_floor_ms(report) if budget.against == "floor" else 0.0)
 
 
 def _floor_ms(report: Report) -> float:
