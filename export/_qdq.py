@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ _POSITION = ("Sin", "Cos")
 _ELEMENTWISE = ("Add", "Mul", "Sub", "Div", "Concat", "Reshape", "Transpose", "Unsqueeze", "Cast", "Identity", "Gather")
 _ZERO = 128
 _MANY = 256  # values that an output of a last convolution sums; 288 in the default model cost no accuracy
-_SMALL = 1 << 16  # weights of a Gemm; OpenVINO took .24 ms for one of 192 x 64 in 8 bits, .08 ms in float
+_LITTLE = 0.05  # of a graph's multiplications: layers this small together are not worth what rounding them costs
 
 
 def name_nodes(model: Any) -> None:
@@ -76,10 +77,11 @@ def worth_quantising(model: Any, *, head: bool, keep_float: Sequence[str] = ()) 
 
     What has no weights (coordinates, attention products, sampling) is not quantised and not listed. With `head` the
     last product before each output stays float, as logits and scores come from it, unless it is a convolution over so
-    many values that what is rounded off cancels. So do small layers of one row a prompt. `keep_float` has shell
-    patterns of weight names.
+    many values that what is rounded off cancels. So do the smallest layers, up to a twentieth of the graph's
+    multiplications. `keep_float` has shell patterns of weight names.
     """
     weights = float_weights(model)
+    little = _smallest(products(model))
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -96,11 +98,18 @@ def worth_quantising(model: Any, *, head: bool, keep_float: Sequence[str] = ()) 
             left[node.name] = "encodes positions"
         elif head and not _sums_many(node, weights[weight]) and _is_last(node, readers, weighted):
             left[node.name] = "writes an output"
-        elif node.op_type == "Gemm" and weights[weight].size < _SMALL:
+        elif node.name in little:
             left[node.name] = "too small to gain"
         else:
             chosen.append(node.name)
     return chosen, left
+
+
+def _smallest(sizes: Mapping[str, int]) -> set[str]:
+    """The smallest layers that together make up no more than `_LITTLE` of all multiplications."""
+    room = _LITTLE * sum(sizes.values())
+    names = sorted(sizes, key=lambda name: sizes[name])
+    return {name for name, total in zip(names, accumulate(sizes[name] for name in names), strict=True) if total <= room}
 
 
 def _sums_many(node: Any, weight: NDArray[np.float32]) -> bool:
