@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from runtime.errors import BundleError, ImageError
 from runtime.geometry import Volume, plane_view
 from runtime.intensity import choose_window
 from runtime.manifest import Manifest
+from runtime.types import Embedding
 
 __all__ = [
     "Images",
     "Sample",
     "check_calibratable",
     "divided",
+    "embedding_of",
     "one_box_calls",
     "prompts_of",
     "read_samples",
@@ -265,6 +267,12 @@ class _Recorder:
         self._inner.close()
 
 
+def embedding_of(session: runtime.Session, sample: Sample) -> Embedding:
+    """Embedding of a sample without the pixels that looks from closer are taken of: they ask the same graphs again."""
+    embedding = session.encode(sample.image)
+    return embedding if session.manifest.prompts.closer is None else replace(embedding, pixels=None)
+
+
 def record(session: runtime.Session, samples: Sequence[Sample]) -> dict[str, list[dict[str, NDArray[Any]]]]:
     """Encode and decode the samples; return what encoder and decoder were given: real embeddings, real prompts."""
     recorders: dict[str, _Recorder] = {}
@@ -279,7 +287,7 @@ def record(session: runtime.Session, samples: Sequence[Sample]) -> dict[str, lis
     for role in ("encoder", "decoder"):
         session._experts.first.wrap_graph(role, wrapper(role))  # the one place that looks behind the public face
     for number, sample in enumerate(samples):
-        embedding = session.encode(sample.image)
+        embedding = embedding_of(session, sample)
         plain = prompts_of(session.manifest, sample, 0)
         if "masks" in prompts_of(session.manifest, sample, number, np.zeros(0, np.float32)):
             plain["masks"] = session.decode(embedding, **plain).low_res_logits

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtime
-from export._calibration import Sample, prompts_of
+from export._calibration import Sample, embedding_of, prompts_of
 from runtime.backends import BackendOptions, default_threads, open_backend
 from runtime.bundle import open_bundle
 from runtime.cache import EmbeddingCache
@@ -68,7 +68,7 @@ def masks_of(
     kept = False if cache is None else cache
     with runtime.Session(folder, backend=backend, precision=precision, cache=kept) as session:
         for number, sample in enumerate(samples):
-            embedding = session.encode(sample.image)
+            embedding = embedding_of(session, sample)
             plain = session.decode(embedding, **prompts_of(session.manifest, sample, 0))
             earlier = plain.low_res_logits if reference is None else reference.logits[number]
             logits.append(earlier)

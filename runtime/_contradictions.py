@@ -50,7 +50,7 @@ def contradictions(manifest: Manifest) -> list[str]:
         found.append("prompts.mask.derived: belongs to kind scribble")
     if manifest.input.spectrum == "image":
         found.append("input.spectrum: the encoder would have two inputs 'image'")
-    found += _of_points(manifest) + _of_neighbours(manifest)
+    found += _of_points(manifest) + _of_neighbours(manifest) + _of_closer(manifest)
     if not manifest.output.scores:
         if manifest.propagation.chain.starts > 1:
             found.append("propagation.chain.starts: runs are compared by output.scores; wanted true, or one start")
@@ -92,6 +92,27 @@ def _of_points(manifest: Manifest) -> list[str]:
     if mask is None or mask.kind != "logits":
         return ["prompts.points.box_sides: wanted a decoder that takes masks of kind logits"]
     return []
+
+
+def _of_closer(manifest: Manifest) -> list[str]:
+    """Why a crop cannot take the image's place."""
+    prompts = manifest.prompts
+    if prompts.closer is None:
+        return []
+    reasons = {
+        "belongs to a decoder that reads boxes": not prompts.reads_boxes,
+        "wanted input.resize longest_side and input.coordinates edges": (
+            manifest.input.resize != "longest_side" or manifest.input.coordinates != "edges"
+        ),
+        "wanted prompts without modality, crops and vectors": bool(
+            prompts.modality or prompts.crops or prompts.vectors
+        ),
+        "points are derived from every box, which then is never alone": (
+            prompts.points is not None and prompts.points.derived is not None
+        ),
+        "wanted an output that is no function of position": manifest.output.implicit,
+    }
+    return [f"prompts.closer: {reason}" for reason, found in reasons.items() if found]
 
 
 def _repeated_files(files: dict[str, FileRecord]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime import _decoding, _prompt_arrays
+from runtime._closer import answer_from_closer, small_boxes
 from runtime._implicit import evaluated, size_to_evaluate
 from runtime.backends import (
     Backend,
@@ -101,10 +102,9 @@ class Engine:
         """
         return 2 if self.threads > 1 and max(self.manifest.input.size) <= _LARGE_INPUT else 1
 
-    def encode(self, pixels: NDArray[np.uint8], streams: int = 1) -> tuple[Embedding, bool]:
+    def encode(self, pixels: NDArray[np.uint8], streams: int = 1, *, in_volume: bool = False) -> tuple[Embedding, bool]:
         """Embedding of a uint8 image, and whether the cache had it."""
-        height, width = pixels.shape[:2]
-        frame = frame_of(self.manifest, (height, width))
+        frame = frame_of(self.manifest, (pixels.shape[0], pixels.shape[1]))
         key = embedding_key(
             content_digest(pixels),
             graph_sha256=self._graph_sha256,
@@ -115,16 +115,19 @@ class Engine:
         tensors = self.cache.get(key)
         cached = tensors is not None
         if tensors is None:
-            tensor = encoder_input(pixels, self.manifest.input, frame)
-            inputs = {"image": tensor}
-            if self.manifest.input.spectrum is not None:
-                inputs[self.manifest.input.spectrum] = spectrum(tensor)
-            outputs = self.graph("encoder", streams).run(inputs)
-            tensors = _decoding.stored(self.manifest, outputs)
+            tensors = self._encoded(pixels, frame, streams)
             self.cache.put(key, tensors)
-        kept = _own(pixels) if self.manifest.prompts.crops else None
+        looks = bool(self.manifest.prompts.crops) or (self.manifest.prompts.closer is not None and not in_volume)
+        kept = _own(pixels) if looks else None
         embedding = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256, kept)
         return embedding, cached
+
+    def _encoded(self, pixels: NDArray[np.uint8], frame: Frame, streams: int = 1) -> dict[str, NDArray[Any]]:
+        tensor = encoder_input(pixels, self.manifest.input, frame)
+        inputs = {"image": tensor}
+        if self.manifest.input.spectrum is not None:
+            inputs[self.manifest.input.spectrum] = spectrum(tensor)
+        return _decoding.stored(self.manifest, self.graph("encoder", streams).run(inputs))
 
     def decode_slice(
         self,
@@ -150,6 +153,8 @@ class Engine:
             runs = self._run_decoder("one_box", embedding, plain, boxes, size, before, streams)
             return _decoding.prediction(self.manifest, runs, frame, candidates=1)
         runs = self._run_decoder("decoder", embedding, arrays, boxes, size, before, streams)
+        if not in_volume:
+            runs = self._look_closer(embedding, arrays, boxes, runs)
         return _decoding.prediction(self.manifest, runs, frame, size, best_only=True)
 
     def predict(
@@ -165,7 +170,41 @@ class Engine:
         The boxes (N, 4) are in image pixels, for what is cut from the image; the size is `size_to_evaluate`'s.
         """
         runs = self._run_decoder("decoder", embedding, prompts, boxes, size)
+        runs = self._look_closer(embedding, prompts, boxes, runs)
         return _decoding.prediction(self.manifest, runs, frame, size)
+
+    def _look_closer(
+        self,
+        embedding: Embedding,
+        prompts: Mapping[str, NDArray[Any]],
+        boxes: NDArray[Any] | None,
+        runs: list[dict[str, NDArray[Any]]],
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Outputs of the decoder with those for small boxes from closer, where the bundle asks for it.
+
+        Slices of volumes are embedded without their pixels: there propagation answers.
+        """
+        rule, pixels = self.manifest.prompts.closer, embedding.pixels
+        if rule is None or pixels is None or boxes is None:
+            return runs
+        (outputs,) = runs  # more are of prompts without a box
+        outputs = {name: np.array(values) for name, values in outputs.items()}
+        for number in small_boxes(rule, boxes, embedding.original_size):
+            row = slice(number, number + 1)
+            asked = {name: values[row] for name, values in prompts.items()}
+            whole = {name: values[number] for name, values in outputs.items()}
+            closer = answer_from_closer(self.manifest, rule, pixels, boxes[number], asked, whole, self._look)
+            for name, values in closer.items():
+                outputs[name][number] = values
+        return [outputs]
+
+    def _look(self, crop: NDArray[np.uint8], prompts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs of the decoder for one prompt in the input frame of a crop, whose embedding is not kept."""
+        frame = frame_of(self.manifest, (crop.shape[0], crop.shape[1]))
+        tensors = self._encoded(crop, frame)
+        seen = Embedding(tensors, frame.original_size, frame.resized_size, self._graph_sha256)
+        (outputs,) = self._run_decoder("decoder", seen, prompts, None, None)
+        return {name: np.array(values[0]) for name, values in outputs.items()}
 
     def _run_decoder(
         self,

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_SIDE",
     "BoxPrompt",
     "ChainSettings",
+    "Closer",
     "Crop",
     "EmbeddingTensor",
     "FileRecord",
@@ -119,6 +120,13 @@ class MaskPrompt(_Record, frozen=True):
     empty_is_limit: bool = False
 
 
+class Closer(_Record, frozen=True):
+    """Small boxes of a single image are answered by the mean of looks at crops around them."""
+
+    below: Annotated[float, Meta(gt=0, le=1)]
+    sides: Annotated[tuple[Annotated[float, Meta(gt=1, le=64)], ...], Meta(min_length=1, max_length=8)]
+
+
 class Prompts(_Record, frozen=True):
     """The prompts that the decoder understands; what is null is refused."""
 
@@ -127,6 +135,7 @@ class Prompts(_Record, frozen=True):
     mask: MaskPrompt | None = None
     modality: Literal["required", "optional"] | None = None
     crops: tuple[Crop, ...] = ()
+    closer: Closer | None = None
     vectors: dict[TensorName, Annotated[int, Meta(ge=1, le=1 << 16)]] = {}
 
     @property

@@ -18,6 +18,7 @@ from runtime._contradictions import contradictions
 from runtime._manifest_records import (
     BoxPrompt,
     ChainSettings,
+    Closer,
     Crop,
     EmbeddingTensor,
     FileRecord,
@@ -46,6 +47,7 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "BoxPrompt",
     "ChainSettings",
+    "Closer",
     "Crop",
     "EmbeddingTensor",
     "FileRecord",

@@ -285,10 +285,10 @@ class Session:
     ) -> Segmentation:
         """Segment objects in a volume or an image.
 
-        A box of four numbers in a volume is propagated both ways from its slice until the object ends; a
-        box of six numbers, or ``z_range``, states where it ends. Where masks fill a box of six numbers badly, other
-        slices of it are started from, and a bundle may ask for the other two planes to be looked at. A bundle that
-        finds the object itself segments every slice on its own; a box limits its masks.
+        A box of four numbers in a volume is propagated both ways from its slice until the object ends; a box of six
+        numbers, or ``z_range``, states where it ends. Where masks fill a box of six numbers badly, other slices of it
+        are started from, and a bundle may ask for the other two planes, or for closer looks at small boxes of an image.
+        A bundle that finds the object itself segments every slice on its own; a box limits its masks.
 
         Parameters
         ----------
@@ -372,7 +372,7 @@ class Session:
             view=view,
             frame_of=partial(frame_of, self.manifest),
             window=choose_window(volume, window),
-            encode=partial(engine.encode, streams=workers),
+            encode=partial(engine.encode, streams=workers, in_volume=in_volume),
             decode=decode,
             blank=partial(_decoding.blank, self.manifest),
             settings=_prompt_arrays.propagation_settings(self.manifest, mode),

@@ -19,6 +19,7 @@ from runtime.manifest import Input, Manifest, Output
 __all__ = [
     "Frame",
     "check_supported",
+    "covered_cells",
     "encoder_input",
     "frame_of",
     "masks_from_logits",
@@ -226,7 +227,7 @@ def spectrum(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.broadcast_to(plane, image.shape))
 
 
-def _crop_size(frame: Frame, logits_size: tuple[int, int]) -> tuple[int, int]:
+def covered_cells(frame: Frame, logits_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the logits that the resized image covers."""
     rows, columns = (
         side if grid == full else int(side * grid / full + 0.5)
@@ -266,7 +267,7 @@ def masks_from_logits(
         maps = kernels.resize_logits(maps, frame.input_size)
     return kernels.logits_to_masks(
         maps,
-        crop=_crop_size(frame, (maps.shape[1], maps.shape[2])),
+        crop=covered_cells(frame, (maps.shape[1], maps.shape[2])),
         size=frame.original_size,
         threshold=spec.threshold,
         inclusive=spec.inclusive,

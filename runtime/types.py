@@ -164,7 +164,7 @@ class Embedding:
     graph_sha256 : str
         sha256 of the encoder graph that made it; a decoder of another bundle refuses it.
     pixels : ndarray of uint8, shape (H, W) or (H, W, 3), or None
-        The image at its own size, read-only, where the bundle's decoder looks at what lies inside a box.
+        The image at its own size, read-only, where the bundle looks at what lies inside or around a box.
     """
 
     tensors: Mapping[str, NDArray[Any]]

@@ -56,6 +56,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32", "int8-bf1
 _REPORTED = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PROBE_SIDE = 64
 _PLAIN, _WITH_SNIPPETS = "plain", "with-snippets"
+_CACHE_FAILED = "filesystem error"
+"""In what OpenVINO says where the file that it just wrote is gone: another process took it for damaged."""
+
 _NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}  # known to the CPU plugin, not documented: versions may refuse it
 
 _cores: dict[int, Any] = {}
@@ -175,7 +178,13 @@ def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path
             directory = None
     if directory is None:
         return _compile_graph(core, model, properties)
-    compiled = _compile_graph(core, model, {**properties, "CACHE_DIR": str(directory)})
+    try:
+        compiled = _compile_graph(core, model, {**properties, "CACHE_DIR": str(directory)})
+    except RuntimeError as error:
+        if _CACHE_FAILED not in str(error):
+            raise
+        _log.debug("%s: another process was at it (%s); compiled without it", directory, _reason(error))
+        return _compile_graph(core, model, properties)
     if not compiled.get_property("LOADED_FROM_CACHE"):
         try:
             record_digests(directory)

@@ -134,6 +134,29 @@ def test_processes_that_start_together_do_not_disturb_each_other(tmp_path: Path)
     assert run_python(CACHED, *arguments).strip() == "True"
 
 
+def test_a_compiled_graph_that_another_process_removes_is_compiled_without_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without("openvino")
+    from runtime.backends import ov
+
+    original, asked = ov._compile_graph, []
+
+    def removed(core: Any, model: Any, properties: dict[str, Any]) -> Any:
+        asked.append("CACHE_DIR" in properties)
+        if asked[-1]:
+            msg = "Exception from core.cpp\nfilesystem error: cannot set permissions: No such file or directory"
+            raise RuntimeError(msg)
+        return original(core, model, properties)
+
+    monkeypatch.setattr(ov, "_compile_graph", removed)
+    path = PRODUCT.save(tmp_path / "a.onnx")
+    backend = open_file("openvino", path, BackendOptions(threads=1, cache_directory=tmp_path / "cache"))
+    x = rows(0, 8)
+    np.testing.assert_allclose(backend.run({"x": x})["y"], PRODUCT.function(x)["y"], rtol=0, atol=1e-5)
+    assert asked[:2] == [True, False]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "header", "weights", "unproven"])
 def test_a_damaged_compiled_graph_is_compiled_again(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture

@@ -173,3 +173,12 @@ def test_graphs_are_recorded_with_real_embeddings_and_prompts(tmp_path: Path) ->
     assert [one["has_mask"].max() for one in recorded["decoder"]] == [0, 0, 0, 1, 2]
     with runtime.Session(conv_bundle(tmp_path / "conv"), backend="onnxruntime", cache=False) as session:
         assert [len(inputs) for inputs in record(session, samples).values()] == [3, 3]
+
+
+def test_looks_from_closer_are_not_recorded(tmp_path: Path) -> None:
+    """They ask the same graphs; the counts are those of the test before."""
+    closer = {"below": 1.0, "sides": [1.5]}
+    looking = tiny_bundle(tmp_path, clicks=True, input={"coordinates": "edges"}, prompts={"closer": closer})
+    with runtime.Session(looking, backend="onnxruntime", cache=False) as session:
+        recorded = record(session, [replace(SAMPLE, image=picture(seed)) for seed in range(3)])
+    assert [len(recorded[role]) for role in ("encoder", "decoder")] == [3, 4]

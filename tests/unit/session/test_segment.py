@@ -302,9 +302,9 @@ def test_two_slices_are_worked_on_at_once_and_nothing_else_changes(
     threads: list[str] = []
     original = Engine.encode
 
-    def recorded(self: Engine, pixels: NDArray[np.uint8], streams: int = 1) -> Any:
+    def recorded(self: Engine, pixels: NDArray[np.uint8], streams: int = 1, **where: Any) -> Any:
         threads.append(threading.current_thread().name)
-        return original(self, pixels, streams)
+        return original(self, pixels, streams, **where)
 
     monkeypatch.setattr(Engine, "encode", recorded)
     volume = scene_volume()
