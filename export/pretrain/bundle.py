@@ -79,7 +79,7 @@ def write_bundle(checkpoint: Path, folder: Path, facts: Facts | None = None) -> 
                 neighbour_tensors=("pixels",) if config.model.reference else (),
                 empty_is_limit=config.limit_share > 0,
             ),
-            closer=Closer(below=1 / 4, sides=(6.0, 8.0)),
+            closer=Closer(below=1 / 8, sides=(6.0, 8.0)),
         ),
         output=Output(low_res_size=(config.model.input_size,) * 2, candidates=config.model.candidates),
         graphs={"float": GraphSet.from_roles({role: GraphFiles(onnx=path.name) for role, path in graphs.items()})},
