@@ -107,9 +107,7 @@ def _of_closer(manifest: Manifest) -> list[str]:
         "wanted prompts without modality, crops and vectors": bool(
             prompts.modality or prompts.crops or prompts.vectors
         ),
-        "points are derived from every box, which then is never alone": (
-            prompts.points is not None and prompts.points.derived is not None
-        ),
+        "wanted masks of kind logits": prompts.mask is not None and prompts.mask.kind != "logits",
         "wanted an output that is no function of position": manifest.output.implicit,
     }
     return [f"prompts.closer: {reason}" for reason, found in reasons.items() if found]

@@ -187,9 +187,12 @@ class Engine:
         rule, pixels = self.manifest.prompts.closer, embedding.pixels
         if rule is None or pixels is None or boxes is None:
             return runs
+        small = small_boxes(rule, boxes, embedding.original_size)
+        if not small.size:
+            return runs
         (outputs,) = runs  # more are of prompts without a box
         outputs = {name: np.array(values) for name, values in outputs.items()}
-        for number in small_boxes(rule, boxes, embedding.original_size):
+        for number in small:
             row = slice(number, number + 1)
             asked = {name: values[row] for name, values in prompts.items()}
             whole = {name: values[number] for name, values in outputs.items()}

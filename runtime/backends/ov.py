@@ -183,7 +183,7 @@ def _compiled(core: Any, model: Any, properties: dict[str, Any], directory: Path
     except RuntimeError as error:
         if _CACHE_FAILED not in str(error):
             raise
-        _log.debug("%s: another process was at it (%s); compiled without it", directory, _reason(error))
+        _log.debug("%s: what was compiled cannot be kept (%s)", directory, _reason(error))
         return _compile_graph(core, model, properties)
     if not compiled.get_property("LOADED_FROM_CACHE"):
         try:

@@ -195,7 +195,7 @@ def test_crops_are_as_long_as_said_and_end_with_the_image(tmp_path: Path) -> Non
     [
         ({"input": {"coordinates": "exact"}}, "wanted input.resize longest_side and input.coordinates edges"),
         ({"prompts": {"box": {"use": "limits_mask"}}}, "belongs to a decoder that reads boxes"),
-        ({"prompts": {"points": {"derived": "box_quarters"}}}, "points are derived from every box"),
+        ({"prompts": {"mask": {"kind": "scribble", "size": [SIDE, SIDE]}}}, "wanted masks of kind logits"),
         ({"prompts": {"vectors": {"text": 4}}}, "wanted prompts without modality, crops and vectors"),
     ],
 )
