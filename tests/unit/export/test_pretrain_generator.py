@@ -9,7 +9,6 @@ import pytest
 
 from export.pretrain.dataset import make_example
 from export.pretrain.pixels import draw_pixels
-from export.pretrain.predictors import frame_image
 from export.pretrain.prompts import PromptMix, error_click, jitter_box, make_prompt, neighbour_mask, tight_box
 from export.pretrain.scenes import Scene, draw_size, make_scene
 from export.pretrain.sequences import make_sequence
@@ -66,6 +65,9 @@ def test_a_share_of_scenes_is_drawn_on_coarser_pixels() -> None:
 
 
 def test_coarse_labels_are_enlarged_to_where_the_image_is() -> None:
+    pytest.importorskip("torch", reason="the export extra is not installed")
+    from export.pretrain.predictors import frame_image
+
     labels = np.zeros((40, 61), np.uint8)
     labels[9:23, 14:37] = 1
     enlarged = Scene(labels, (-1, 0)).enlarged(256).labels
