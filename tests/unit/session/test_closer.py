@@ -44,8 +44,7 @@ def check_found(mask: NDArray[np.bool_]) -> None:
 
 def session(folder: Path, **closer: Any) -> Session:
     """A session with the bundle whose middle of the range decides, perhaps with closer looks."""
-    prompts = {**closer}
-    bundle = tiny_bundle(folder / "bundle", clicks=True, input={"coordinates": "edges"}, prompts=prompts)
+    bundle = tiny_bundle(folder / "bundle", clicks=True, input={"coordinates": "edges"}, prompts=closer)
     return open_session(bundle, cache=False)
 
 
@@ -106,8 +105,8 @@ def test_crops_are_not_kept(tmp_path: Path) -> None:
 
 
 def edges_manifest(tmp_path: Path) -> Manifest:
-    size = {"input": {"coordinates": "edges"}, "prompts": {"closer": CLOSER}}
-    return load_manifest(tiny_bundle(tmp_path / "bundle", clicks=True, **size))
+    changes = {"input": {"coordinates": "edges"}, "prompts": {"closer": CLOSER}}
+    return load_manifest(tiny_bundle(tmp_path / "bundle", clicks=True, **changes))
 
 
 @pytest.mark.parametrize("shape", [(200, 250), (250, 120), (40, 50)])
